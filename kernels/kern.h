@@ -1,0 +1,101 @@
+/* Compute kernels: pointers and sizes in, numbers out. No MPI, files, options, malloc or mutable globals.
+ *
+ * ref/ is complete and plain; avx2/ and avx512/ override it entry by entry; kern_select merges them for this CPU.
+ * Letters: d head width, R rows of a query tile, KB = 16 keys of a packed block. Arrays are row-major, float is
+ * accumulated in float unless said. Pointers need no alignment beyond their type's, unless said. */
+#ifndef AST_KERNELS_KERN_H
+#define AST_KERNELS_KERN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum kern_dtype { KERN_F32, KERN_BF16 };
+enum { KERN_KB = 16, KERN_MAX_ROWS = 64, KERN_MAX_DIM = 256 };
+
+/* Keys and values of one sequence, one layer, one KV head.
+ *   f32    k: [block][d][KB]  (block = 16 consecutive keys, transposed)      v: [key][d]
+ *   bf16   k: [block][ceil(d/2)][KB][2]  (pairs of d side by side, for dot products)   v: [key/2][d][2]
+ * Space is allocated in whole blocks; keys past n inside the last block are zeros. 64-byte aligned. */
+struct kern_kv {
+    void *k, *v;
+    int64_t dim, n;
+    enum kern_dtype dtype;
+};
+size_t kern_kv_bytes(enum kern_dtype t, int64_t dim, int64_t keys); /* of k; v takes the same */
+
+/* A tile of query rows that share one KV head (rows = tokens x heads of the group, any order), with its running
+ * softmax. A row sees the keys begin[r] <= j < end[r].
+ *   source   Milakov & Gimelshein 2018 alg. 3 (running maximum and sum) */
+struct kern_tile {
+    int64_t rows, dim;    /* rows <= KERN_MAX_ROWS, dim <= KERN_MAX_DIM */
+    const float *q;       /* (rows, dim) already scaled by the softmax scale (1/sqrt(d)) */
+    const int64_t *end;   /* (rows,) */
+    const int64_t *begin; /* (rows,) or NULL: 0 */
+    float *o, *m, *l;     /* (rows, dim) unnormalised output; (rows,) maximum; (rows,) sum */
+    void *scratch;        /* kern_tile_scratch() bytes, 64-byte aligned */
+};
+size_t kern_tile_scratch(int64_t rows, int64_t dim);
+
+struct kern_table {
+    const char *isa;
+    bool has_bf16_dot; /* vdpbf16ps */
+
+    /* vectors */
+    float (*dot)(const float *x, const float *y, int64_t n);
+    void (*axpy)(float *y, float a, const float *x, int64_t n); /* y += a x */
+    void (*add)(float *y, const float *x, int64_t n);           /* y += x */
+    void (*scale)(float *y, float a, int64_t n);
+    bool (*all_finite)(const float *x, int64_t n);
+
+    /* conversions; unaligned sources allowed; to bf16: round to nearest even, NaN stays NaN */
+    void (*f32_from_bf16)(float *y, const void *x, int64_t n);
+    void (*f32_from_f16)(float *y, const void *x, int64_t n);
+    void (*bf16_from_f32)(uint16_t *y, const float *x, int64_t n);
+
+    /* one row each; b may be NULL. RMSNorm: x / sqrt(mean(x^2) + eps) * w (Zhang & Sennrich 2019, eq. 4) */
+    void (*rms_norm)(float *y, const float *x, const float *w, int64_t n, float eps);
+    void (*layer_norm)(float *y, const float *x, const float *w, const float *b, int64_t n, float eps);
+
+    /* activations, in place or y <- act(gate) * up; |error| <= 2 ulp of the exponential, see act.c */
+    void (*silu_mul)(float *y, const float *gate, const float *up, int64_t n);
+    void (*gelu_mul)(float *y, const float *gate, const float *up, int64_t n, bool tanh_form);
+    void (*silu)(float *x, int64_t n);
+    void (*gelu)(float *x, int64_t n, bool tanh_form);
+    void (*relu)(float *x, int64_t n);
+
+    /* half-split rotary embedding of one head: pairs (i, i + rot/2), i < rot/2; cs, sn (rot/2,); dims >= rot untouched */
+    void (*rope)(float *x, const float *cs, const float *sn, int64_t rot);
+
+    /* rows of scores: y = exp(x - max), returns max, *sum = sum of y (all -INFINITY: zeros, max -INFINITY, sum 0) */
+    float (*exp_row)(float *y, const float *x, int64_t n, float *sum);
+    /* running log-sum-exp over chunks of a row: updates *m (maximum) and *s (sum of exp(x - *m)); start: -INFINITY, 0 */
+    void (*lse_update)(const float *x, int64_t n, float *m, double *s);
+    int64_t (*argmax)(const float *x, int64_t n); /* lowest index of the largest; NaN never wins */
+
+    /* KV cache: appends n keys and values given as rows with a stride (floats) at kv->n, and raises kv->n */
+    void (*kv_append)(struct kern_kv *kv, const float *k, const float *v, int64_t stride, int64_t n);
+    /* back to floats: keys (values) first .. first+n-1 as rows (n, d) */
+    void (*kv_keys)(const struct kern_kv *kv, int64_t first, int64_t n, float *out);
+    void (*kv_values)(const struct kern_kv *kv, int64_t first, int64_t n, float *out);
+
+    /* attention over a tile: begin, any number of steps in any order, end */
+    void (*tile_begin)(const struct kern_tile *t); /* o = 0, l = 0, m = -INFINITY */
+    /* all keys of blocks block0 .. block1-1 that a row may see */
+    void (*tile_dense)(const struct kern_tile *t, const struct kern_kv *kv, int64_t block0, int64_t block1);
+    /* the listed blocks; bit r of mask[i] lets row r see block[i] (mask NULL: every row sees all listed) */
+    void (*tile_blocks)(const struct kern_tile *t, const struct kern_kv *kv, const int32_t *block, const uint64_t *mask, int64_t n);
+    /* row r sees the blocks block[ptr[r]] .. block[ptr[r+1]-1], each row its own list: no work on a union */
+    void (*tile_gather)(const struct kern_tile *t, const struct kern_kv *kv, const int64_t *ptr, const int32_t *block);
+    /* o /= l, lse = m + ln l; a row that saw no key: zeros, lse -INFINITY. lse may be NULL */
+    void (*tile_end)(const struct kern_tile *t, float *lse);
+};
+
+/* isa NULL: the environment's AST_ISA, else the best this CPU runs. Names: "ref", "avx2", "avx512".
+ * Returns 0; -1: unknown name; -2: this CPU cannot run it. */
+int kern_select(struct kern_table *out, const char *isa);
+int kern_isa_count(void);
+const char *kern_isa_name(int i); /* simplest first */
+bool kern_isa_runs(int i);        /* can this CPU run it? */
+
+#endif

@@ -1,0 +1,41 @@
+/* Linear layers: y = x W^T with W (out, in) kept in the layout that is fastest for its type.
+ *   f32    plain row-major, through OpenBLAS or own kernels
+ *   bf16   packed panels for dot products, f32 accumulation */
+#ifndef AST_KERNELS_LINEAR_H
+#define AST_KERNELS_LINEAR_H
+
+#include "kernels/kern.h"
+
+struct kern_mat {
+    enum kern_dtype dtype;
+    int64_t out, in;
+    void *data; /* kern_mat_bytes(), 64-byte aligned; owned by whoever allocated it */
+};
+
+size_t kern_mat_bytes(enum kern_dtype t, int64_t out, int64_t in);
+
+/* Rows r0 .. r0+n-1 of W from float rows (n, in) with a row stride in floats. Any split into calls, any order of rows
+ * gives the same bytes. */
+void kern_mat_set(const struct kern_table *k, struct kern_mat *w, int64_t r0, int64_t n, const float *rows, int64_t stride);
+void kern_mat_row(const struct kern_table *k, const struct kern_mat *w, int64_t r, float *out); /* (in,): embeddings */
+
+/* y (m, out; stride ldy) = x (m, in; stride ldx) W^T, or += with accumulate. Rows r0 .. r1-1 of W only if r1 > r0 (the
+ * result has r1-r0 columns): vocabulary chunks. scratch: kern_linear_scratch() bytes, 64-byte aligned.
+ * The result of a row does not depend on m (batch) beyond rounding. Uses OpenMP threads. */
+struct kern_linear {
+    const struct kern_mat *w;
+    int64_t r0, r1; /* 0, 0: all rows */
+    const float *x;
+    int64_t m, ldx;
+    float *y;
+    int64_t ldy;
+    bool accumulate;
+    void *scratch;
+};
+size_t kern_linear_scratch(const struct kern_mat *w, int64_t m);
+void kern_linear(const struct kern_table *k, const struct kern_linear *c);
+
+void kern_threads(int n); /* threads of OpenMP and BLAS in this process */
+const char *kern_blas_info(void); /* "OpenBLAS 0.3.21 openmp SkylakeX, 2 threads" */
+
+#endif

@@ -1,0 +1,45 @@
+/* MPI behind our own door: start and stop, groups, agreement, sums, messages. mpi.h stays in comm/ and io/.
+ * A NULL group stands for "this process alone" in every call that takes one. */
+#ifndef AST_COMM_COMM_H
+#define AST_COMM_COMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct comm_handle; /* the MPI communicator; comm/comm_mpi.h, for comm and io only */
+
+struct comm_group {
+    int rank, size;
+    struct comm_handle *h;
+};
+
+/* Starts MPI (once) and gives the world. ERR_ARG if Slurm started several tasks that do not see each other
+ * (singletons). Collective over the world. */
+int comm_start(int *argc, char ***argv, struct comm_group **world);
+void comm_stop(void);                  /* MPI_Finalize */
+_Noreturn void comm_abort(int status); /* last resort: ends all ranks */
+
+/* New group of the ranks that pass the same color (< 0: none, *out = NULL). Collective over g. */
+int comm_split(const struct comm_group *g, int color, int key, struct comm_group **out);
+void comm_free(struct comm_group *g); /* collective over g; NULL is fine */
+
+/* Collective. A rank that failed keeps its code; the others leave with ERR_PEER and the worst rank's sentence.
+ * All go on or none does. rc <= 0. */
+int comm_agree(const struct comm_group *g, int rc);
+
+/* Collective over g; counts may exceed int. Seconds spent are added to the caller's timer by the caller. */
+void comm_bcast(const struct comm_group *g, void *p, size_t bytes, int root);
+void comm_sum_f32(const struct comm_group *g, float *x, int64_t n);
+void comm_sum_f64(const struct comm_group *g, double *x, int64_t n);
+void comm_sum_i64(const struct comm_group *g, int64_t *x, int64_t n);
+void comm_max_f32(const struct comm_group *g, float *x, int64_t n);
+void comm_max_f64(const struct comm_group *g, double *x, int64_t n);
+void comm_barrier(const struct comm_group *g);
+/* each rank's bytes (its own count), joined in rank order; out and n_out owned by the caller (free) on every rank */
+int comm_allgatherv(const struct comm_group *g, const void *mine, size_t n, char **out, size_t *n_out);
+
+/* Node-wide rank and size within g: for threads per rank and shared weights. Collective over g. */
+void comm_node(const struct comm_group *g, int *node_rank, int *node_size);
+
+#endif

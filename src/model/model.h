@@ -1,0 +1,99 @@
+/* A transformer checkpoint, opened and run. An architecture is data over one transformer (archs.def); weights are cut
+ * over the ranks of a tensor-parallel group; the same code serves prefill, scoring and decoding. */
+#ifndef AST_MODEL_MODEL_H
+#define AST_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "attn/attn.h"
+#include "kernels/kern.h"
+
+struct arena;
+struct buf;
+struct comm_group;
+struct timer;
+struct model;
+
+enum model_pos { MODEL_POS_ROPE, MODEL_POS_LEARNED };
+enum model_norm { MODEL_RMSNORM, MODEL_LAYERNORM };
+enum model_act { MODEL_SILU, MODEL_GELU, MODEL_GELU_TANH, MODEL_RELU };
+
+struct model_info { /* what was read, whole model (not this rank's part) */
+    const char *arch, *path;
+    int64_t hidden, layers, heads, kv_heads, dim, mlp, vocab, context; /* context: max_position_embeddings */
+    int64_t parameters;
+    int64_t bos, eos[8], n_eos; /* -1: none */
+    int64_t window;             /* sliding window, 0: none */
+    bool tied;
+    enum kern_dtype dtype; /* of the weights in memory */
+    size_t weight_bytes;   /* this rank's */
+    char sha256[65];       /* fingerprint of the weight files and config.json */
+    double flops_linear;   /* of one token through the linear layers (2 x weights), vocabulary projection apart */
+    double flops_head;     /* of one token's vocabulary projection */
+};
+
+struct model_open {
+    const char *path;              /* Hugging Face folder */
+    enum kern_dtype dtype;         /* of the weights in memory */
+    enum kern_dtype kv_dtype;      /* of keys and values */
+    const struct comm_group *group; /* tensor parallel; NULL: one rank */
+    const struct kern_table *kern;
+    bool check_finite; /* refuse NaN and infinity in the weights (default on in jobs) */
+};
+
+/* Reads config.json and weights (only this rank's slices). Local checks first, then agreement: all ranks get the model
+ * or all an error. Collective over group. ERR_IO, ERR_FORMAT, ERR_NOMEM, ERR_PEER. */
+int model_open(struct model **out, const struct model_open *how);
+void model_close(struct model *m); /* NULL is fine */
+const struct model_info *model_info(const struct model *m);
+
+/* config.json and headers only: for plan and show. Local. */
+int model_peek(struct model_info *out, const char *path);
+
+/* Attention method for the calls that follow (borrowed; opts too). ERR_ARG if it cannot run on this model.
+ * Collective over the group (in that every rank calls it alike). */
+int model_set_attention(struct model *m, const struct attn_method *method, const void *opts, const struct attn_params *params);
+
+/* Sequences side by side without padding: sequence s owns tokens at[s] .. at[s+1]-1. */
+struct model_batch {
+    int64_t n_seq;
+    const int64_t *at;    /* (n_seq + 1,) */
+    const int32_t *token; /* (at[n_seq],) */
+    const int32_t *target; /* (at[n_seq],) the token to predict after this one, < 0: not scored; NULL: none */
+};
+
+struct model_out { /* every pointer may be NULL: not wanted */
+    float *nll;      /* (tokens,) -ln p(target), 0 where not scored */
+    int32_t *top1;   /* (tokens,) most probable next token where scored (lowest id on ties) */
+    const int64_t *logit_row; /* rows (token indices, ascending) whose logits are wanted ... */
+    int64_t n_logit_rows;
+    float *logits;   /* ... (n_logit_rows, vocab) whole vocabulary on every rank */
+    struct timer *timer; /* seconds by phase are added */
+    struct attn_stats *stats; /* (layers,) added to */
+};
+
+/* Scores the batch from scratch (no cache kept): one layer's keys and values at a time, so that memory does not grow
+ * with the number of layers. Collective over the group. All memory from step: model_score_bytes(). */
+int model_score(struct model *m, const struct model_batch *b, struct model_out *out, struct arena *step);
+size_t model_score_bytes(const struct model *m, int64_t tokens, int64_t longest, int64_t n_seq);
+
+/* KV cache of one sequence in every layer, for generation. */
+struct model_cache;
+int model_cache_open(struct model_cache **out, struct model *m, int64_t max_tokens); /* ERR_NOMEM */
+void model_cache_close(struct model_cache *c);
+size_t model_cache_bytes(const struct model *m, int64_t max_tokens);
+int64_t model_cache_len(const struct model_cache *c);
+void model_cache_reset(struct model_cache *c);
+
+/* Feeds each sequence's new tokens (any number each: prefill chunks and decode steps mix) after what its cache holds
+ * and gives the logits of each sequence's last token: logits (n_seq, vocab). Collective over the group. */
+int model_feed(struct model *m, struct model_cache *const *cache, const struct model_batch *b, float *logits, struct timer *timer,
+               struct arena *step);
+size_t model_feed_bytes(const struct model *m, int64_t tokens, int64_t longest, int64_t n_seq);
+
+/* A page for people: what was read, sizes, memory, what is unsupported. */
+int model_describe(struct buf *out, const char *path);
+
+#endif
