@@ -39,9 +39,11 @@ const struct json *json_value(void *it);
 /* Typed getters with a default: absent or null gives def; a wrong type or a value outside [min, max] is ERR_FORMAT:
  * "config.json: hidden_size = "abc" is a string, an integer from 1 to 1e9 is needed". key may be dotted. */
 int json_int(const struct json_doc *d, const struct json *o, const char *key, int64_t def, int64_t min, int64_t max, int64_t *out);
-int json_real(const struct json_doc *d, const struct json *o, const char *key, double def, double min, double max, double *out);
+int json_real(const struct json_doc *d, const struct json *o, const char *key, double def, double min, double max, double *out)
+    __asm__("ast_json_real"); /* jansson exports a json_real and calls it: ours must not get in its way */
 int json_bool(const struct json_doc *d, const struct json *o, const char *key, bool def, bool *out);
-int json_string(const struct json_doc *d, const struct json *o, const char *key, const char *def, const char **out);
+int json_string(const struct json_doc *d, const struct json *o, const char *key, const char *def, const char **out)
+    __asm__("ast_json_string");
 /* As json_int, but absent is an error. */
 int json_int_req(const struct json_doc *d, const struct json *o, const char *key, int64_t min, int64_t max, int64_t *out);
 
