@@ -34,8 +34,28 @@ struct kern_tile {
     const int64_t *begin; /* (rows,) or NULL: 0 */
     float *o, *m, *l;     /* (rows, dim) unnormalised output; (rows,) maximum; (rows,) sum */
     void *scratch;        /* kern_tile_scratch() bytes, 64-byte aligned */
+    int64_t share;        /* tile_gather: this many consecutive rows have one list (the heads of a token); 0: each its own */
 };
 size_t kern_tile_scratch(int64_t rows, int64_t dim);
+
+/* Products of predictors. A row's bits do not depend on how many rows come with it, nor on the range of columns. */
+struct kern_rows { /* y (rows, out; ldy) = x (rows, in; ldx) w (in, out), or += with accumulate */
+    int64_t rows, in, out;
+    const float *x, *w;
+    int64_t ldx;
+    float *y;
+    int64_t ldy;
+    bool accumulate;
+};
+struct kern_scores { /* s[r][16 i + j] = scale * sum_c u[r][c] v_i[c][j], i < groups; v_i = v + i * v_stride is (width, KERN_KB) */
+    int64_t rows, width, groups;
+    const float *u; /* (rows, width) */
+    const float *v;
+    int64_t v_stride; /* floats from one group of 16 columns to the next */
+    float scale;
+    float *s; /* (rows, ld) */
+    int64_t ld;
+};
 
 struct kern_table {
     const char *isa;
@@ -85,10 +105,18 @@ struct kern_table {
     void (*tile_dense)(const struct kern_tile *t, const struct kern_kv *kv, int64_t block0, int64_t block1);
     /* the listed blocks; bit r of mask[i] lets row r see block[i] (mask NULL: every row sees all listed) */
     void (*tile_blocks)(const struct kern_tile *t, const struct kern_kv *kv, const int32_t *block, const uint64_t *mask, int64_t n);
-    /* row r sees the blocks block[ptr[r]] .. block[ptr[r+1]-1], each row its own list: no work on a union */
+    /* row r sees the blocks block[ptr[i]] .. block[ptr[i+1]-1], i = r / max(1, share): no work on a union.
+     * What a row gets depends, to the bit, on its own list alone */
     void (*tile_gather)(const struct kern_tile *t, const struct kern_kv *kv, const int64_t *ptr, const int32_t *block);
     /* o /= l, lse = m + ln l; a row that saw no key: zeros, lse -INFINITY. lse may be NULL */
     void (*tile_end)(const struct kern_tile *t, float *lse);
+
+    /* predictors: see struct kern_rows and kern_scores */
+    void (*rows_matmul)(const struct kern_rows *c);
+    void (*block_scores)(const struct kern_scores *c);
+    /* Indices of the k largest of s[0 .. n-1], ascending; ties to the lower index; NaN counts as -INFINITY.
+     * work: n + 64 floats. Returns min(k, n), at least 0. */
+    int64_t (*topk)(const float *s, int64_t n, int64_t k, int32_t *idx, float *work);
 };
 
 /* isa NULL: the environment's AST_ISA, else the best this CPU runs. Names: "ref", "avx2", "avx512".
