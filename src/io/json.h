@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct json;      /* a value inside a document; opaque */
-struct json_doc;  /* owns its values */
+struct json;     /* a value inside a document; opaque */
+struct json_doc; /* owns its values */
 
 enum json_kind { JSON_NULL, JSON_BOOL, JSON_INT, JSON_REAL, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 
@@ -23,7 +23,7 @@ const struct json *json_root(const struct json_doc *d);
 enum json_kind json_kind(const struct json *v);
 const struct json *json_get(const struct json *object, const char *key);
 const struct json *json_path(const struct json *object, const char *dotted); /* "rope_parameters.rope_theta" */
-int64_t json_len(const struct json *v); /* elements of an array or object, bytes of a string, else 0 */
+int64_t json_len(const struct json *v);                          /* elements of an array or object, bytes of a string, else 0 */
 const struct json *json_at(const struct json *array, int64_t i); /* O(1) */
 const char *json_str(const struct json *v);                      /* NULL unless a string; may hold NUL bytes: json_len */
 bool json_as_int(const struct json *v, int64_t *out);            /* whole reals count */
@@ -39,11 +39,11 @@ const struct json *json_value(void *it);
 /* Typed getters with a default: absent or null gives def; a wrong type or a value outside [min, max] is ERR_FORMAT:
  * "config.json: hidden_size = "abc" is a string, an integer from 1 to 1e9 is needed". key may be dotted. */
 int json_int(const struct json_doc *d, const struct json *o, const char *key, int64_t def, int64_t min, int64_t max, int64_t *out);
-int json_real(const struct json_doc *d, const struct json *o, const char *key, double def, double min, double max, double *out)
-    __asm__("ast_json_real"); /* jansson exports a json_real and calls it: ours must not get in its way */
+int json_real(const struct json_doc *d, const struct json *o, const char *key, double def, double min, double max,
+              double *out) __asm__("ast_json_real"); /* jansson exports a json_real and calls it: ours must not get in its way */
 int json_bool(const struct json_doc *d, const struct json *o, const char *key, bool def, bool *out);
-int json_string(const struct json_doc *d, const struct json *o, const char *key, const char *def, const char **out)
-    __asm__("ast_json_string");
+int json_string(const struct json_doc *d, const struct json *o, const char *key, const char *def,
+                const char **out) __asm__("ast_json_string");
 /* As json_int, but absent is an error. */
 int json_int_req(const struct json_doc *d, const struct json *o, const char *key, int64_t min, int64_t max, int64_t *out);
 

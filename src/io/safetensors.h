@@ -31,7 +31,7 @@ int st_open(struct safetensors **out, const char *path);
 void st_close(struct safetensors *s); /* NULL is fine */
 
 int64_t st_count(const struct safetensors *s);
-const struct st_tensor *st_at(const struct safetensors *s, int64_t i); /* in file order */
+const struct st_tensor *st_at(const struct safetensors *s, int64_t i);          /* in file order */
 const struct st_tensor *st_find(const struct safetensors *s, const char *name); /* NULL if absent; hashed */
 const char *st_metadata(const struct safetensors *s, const char *key);          /* of __metadata__; NULL if absent */
 size_t st_file_bytes(const struct safetensors *s);                              /* all files together */
