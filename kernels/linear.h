@@ -1,6 +1,5 @@
-/* Linear layers: y = x W^T with W (out, in) kept in the layout that is fastest for its type.
- *   f32    plain row-major, through OpenBLAS or own kernels
- *   bf16   packed panels for dot products, f32 accumulation */
+/* Linear layers: y = x W^T with W (out, in) kept in the layout that is fastest for its type. The layout is private:
+ * write with kern_mat_set, read with kern_mat_row. bf16 weights accumulate in f32. */
 #ifndef AST_KERNELS_LINEAR_H
 #define AST_KERNELS_LINEAR_H
 
@@ -35,7 +34,7 @@ struct kern_linear {
 size_t kern_linear_scratch(const struct kern_mat *w, int64_t m);
 void kern_linear(const struct kern_table *k, const struct kern_linear *c);
 
-void kern_threads(int n); /* threads of OpenMP and BLAS in this process */
+void kern_threads(int n);         /* threads of OpenMP and BLAS in this process */
 const char *kern_blas_info(void); /* "OpenBLAS 0.3.21 openmp SkylakeX, 2 threads" */
 
 #endif

@@ -1,0 +1,119 @@
+/* Chooses and merges the kernel tables. The only place that asks what this CPU can run. */
+#include "kernels/kern.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define KERN_ISA(n, runs) extern const struct kern_table kern_##n;
+#define KERN_PART(n, of, runs) extern const struct kern_table kern_##n;
+#include "kernels/isas.def"
+#undef KERN_ISA
+#undef KERN_PART
+
+enum {
+#define KERN_ISA(n, runs) ISA_##n,
+#include "kernels/isas.def"
+#undef KERN_ISA
+    N_ISAS
+};
+#undef KERN_PART
+
+static const struct kern_table *const tables[] = {
+#define KERN_ISA(n, runs) &kern_##n,
+#include "kernels/isas.def"
+#undef KERN_ISA
+};
+#undef KERN_PART
+
+enum {
+#define KERN_ENTRY(e) ENTRY_##e,
+#include "kernels/entries.def"
+#undef KERN_ENTRY
+    N_ENTRIES
+};
+_Static_assert(sizeof(struct kern_table) == offsetof(struct kern_table, dot) + N_ENTRIES * sizeof(void (*)(void)),
+               "entries.def must name every function of struct kern_table");
+
+int kern_isa_count(void)
+{
+    return N_ISAS;
+}
+
+const char *kern_isa_name(int i)
+{
+    return i >= 0 && i < N_ISAS ? tables[i]->isa : NULL;
+}
+
+bool kern_isa_runs(int i)
+{
+    switch (i) {
+#define KERN_ISA(n, runs)                                                                                                          \
+    case ISA_##n:                                                                                                                  \
+        return runs;
+#include "kernels/isas.def"
+#undef KERN_ISA
+#undef KERN_PART
+    default: return false;
+    }
+}
+
+static void lay_over(struct kern_table *out, const struct kern_table *t)
+{
+    out->has_bf16_dot = out->has_bf16_dot || t->has_bf16_dot;
+#define KERN_ENTRY(e)                                                                                                              \
+    if (t->e)                                                                                                                      \
+        out->e = t->e;
+#include "kernels/entries.def"
+#undef KERN_ENTRY
+}
+
+static void merge(struct kern_table *out, int isa)
+{
+    *out = *tables[0];
+    for (int i = 1; i <= isa; i++)
+        lay_over(out, tables[i]);
+#define KERN_ISA(n, runs)
+#define KERN_PART(n, of, runs)                                                                                                     \
+    if (isa >= ISA_##of && (runs))                                                                                                 \
+        lay_over(out, &kern_##n);
+#include "kernels/isas.def"
+#undef KERN_ISA
+#undef KERN_PART
+    out->isa = tables[isa]->isa;
+}
+
+int kern_select(struct kern_table *out, const char *isa)
+{
+    if (!isa)
+        isa = getenv("AST_ISA");
+    if (isa && isa[0]) {
+        for (int i = 0; i < N_ISAS; i++)
+            if (strcmp(isa, tables[i]->isa) == 0) {
+                if (!kern_isa_runs(i))
+                    return -2;
+                merge(out, i);
+                return 0;
+            }
+        return -1;
+    }
+    int best = 0;
+    for (int i = 1; i < N_ISAS; i++)
+        if (kern_isa_runs(i))
+            best = i;
+    merge(out, best);
+    return 0;
+}
+
+size_t kern_kv_bytes(enum kern_dtype t, int64_t dim, int64_t keys)
+{
+    size_t blocks = (size_t)((keys + KERN_KB - 1) / KERN_KB);
+    size_t even = (size_t)(dim + 1) / 2 * 2;
+    return t == KERN_BF16 ? blocks * KERN_KB * even * sizeof(uint16_t) : blocks * KERN_KB * (size_t)dim * sizeof(float);
+}
+
+size_t kern_tile_scratch(int64_t rows, int64_t dim)
+{
+    /* queries packed per row group, a panel of scores, lanes of the sums; see kernels/tile.h */
+    size_t r = (size_t)(rows + 15) / 16 * 16, d = (size_t)(dim + 15) / 16 * 16;
+    return r * d * sizeof(float) + r * 512 * sizeof(float);
+}

@@ -1,0 +1,45 @@
+/* Prototypes of the plain kernels, private to this folder. What each does stands in kernels/kern.h. */
+#ifndef AST_KERNELS_REF_REF_H
+#define AST_KERNELS_REF_REF_H
+
+#include "kernels/kern.h"
+
+float ref_dot(const float *x, const float *y, int64_t n);
+void ref_axpy(float *y, float a, const float *x, int64_t n);
+void ref_add(float *y, const float *x, int64_t n);
+void ref_scale(float *y, float a, int64_t n);
+bool ref_all_finite(const float *x, int64_t n);
+int64_t ref_argmax(const float *x, int64_t n);
+
+void ref_f32_from_bf16(float *y, const void *x, int64_t n);
+void ref_f32_from_f16(float *y, const void *x, int64_t n);
+void ref_bf16_from_f32(uint16_t *y, const float *x, int64_t n);
+
+void ref_rms_norm(float *y, const float *x, const float *w, int64_t n, float eps);
+void ref_layer_norm(float *y, const float *x, const float *w, const float *b, int64_t n, float eps);
+
+void ref_silu_mul(float *y, const float *gate, const float *up, int64_t n);
+void ref_gelu_mul(float *y, const float *gate, const float *up, int64_t n, bool tanh_form);
+void ref_silu(float *x, int64_t n);
+void ref_gelu(float *x, int64_t n, bool tanh_form);
+void ref_relu(float *x, int64_t n);
+void ref_rope(float *x, const float *cs, const float *sn, int64_t rot);
+
+float ref_exp_row(float *y, const float *x, int64_t n, float *sum);
+void ref_lse_update(const float *x, int64_t n, float *m, double *s);
+
+void ref_kv_append(struct kern_kv *kv, const float *k, const float *v, int64_t stride, int64_t n);
+void ref_kv_keys(const struct kern_kv *kv, int64_t first, int64_t n, float *out);
+void ref_kv_values(const struct kern_kv *kv, int64_t first, int64_t n, float *out);
+
+void ref_tile_begin(const struct kern_tile *t);
+void ref_tile_dense(const struct kern_tile *t, const struct kern_kv *kv, int64_t block0, int64_t block1);
+void ref_tile_blocks(const struct kern_tile *t, const struct kern_kv *kv, const int32_t *block, const uint64_t *mask, int64_t n);
+void ref_tile_gather(const struct kern_tile *t, const struct kern_kv *kv, const int64_t *ptr, const int32_t *block);
+void ref_tile_end(const struct kern_tile *t, float *lse);
+
+void ref_rows_matmul(const struct kern_rows *c);
+void ref_block_scores(const struct kern_scores *c);
+int64_t ref_topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *work);
+
+#endif
