@@ -28,8 +28,9 @@ int err_prefix(int code, const char *fmt, ...)
     va_end(ap);
     memcpy(old, text, sizeof old);
     int n = snprintf(text, sizeof text, "%s: ", head);
-    if (n > 0 && (size_t)n < sizeof text)
-        snprintf(text + n, sizeof text - (size_t)n, "%s", old);
+    size_t at = n > 0 && (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
+    memcpy(text + at, old, sizeof text - at - 1); /* the end is cut if it does not fit */
+    text[sizeof text - 1] = '\0';
     return code;
 }
 
