@@ -277,7 +277,7 @@ static void lookups_find_each_of_many(void)
 {
     enum { N = 5000 };
     static struct st_decl decl[N];
-    static char name[N][24];
+    static char name[N][32];
     struct st_writer *w = NULL;
     int wrong = 0;
     for (int i = 0; i < N; i++) {
