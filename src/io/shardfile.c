@@ -5,41 +5,26 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/timer.h"
+#include "io/file.h"
 
 static const char magic_head[8] = {'A', 'S', 'T', 'S', 'H', 'A', 'R', 'D'};
 static const char magic_tail[8] = {'D', 'R', 'A', 'H', 'S', 'T', 'S', 'A'};
-enum { VERSION = 1, PATH_CAP = 4096, ENTRY = SHARDFILE_NAME + 8, TAIL = 12 };
+enum { VERSION = 1, ENTRY = SHARDFILE_NAME + 8, TAIL = 12 };
 #define FILE_LIMIT ((size_t)1 << 34)
 
 static int io_error(const char *what, const char *path)
 {
     return err_set(ERR_IO, "%s: %s: %s", path, what, strerror(errno));
-}
-
-/* clang's and gcc's crc32 of zlib takes 32-bit lengths. */
-static uint32_t crc_of(const char *p, size_t n)
-{
-    uLong crc = crc32(0, NULL, 0);
-    while (n > 0) {
-        uInt k = n < (1u << 30) ? (uInt)n : 1u << 30;
-        crc = crc32(crc, (const Bytef *)p, k);
-        p += k;
-        n -= k;
-    }
-    return (uint32_t)crc;
 }
 
 static int pack(struct buf *b, const struct shardfile_section *s, int n)
@@ -63,79 +48,9 @@ static int pack(struct buf *b, const struct shardfile_section *s, int n)
     }
     if (rc)
         return rc;
-    crc = crc_of(b->data, b->len);
+    crc = file_crc32(0, b->data, b->len);
     rc = buf_add(b, &crc, 4);
     return rc ? rc : buf_add(b, magic_tail, 8);
-}
-
-static int write_all(int fd, const char *p, size_t n, const char *path)
-{
-    while (n > 0) {
-        ssize_t k = write(fd, p, n);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0)
-            return io_error("cannot write", path);
-        p += k;
-        n -= (size_t)k;
-    }
-    return ERR_OK;
-}
-
-static int sync_folder(const char *folder)
-{
-    int rc = ERR_OK, fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return io_error("cannot open the folder", folder);
-    /* EINVAL: a file system that cannot sync folders has nothing to sync. */
-    if (fsync(fd) && errno != EINVAL)
-        rc = io_error("cannot sync the folder", folder);
-    close(fd);
-    return rc;
-}
-
-/* A whole file under a name nobody else has, on the disk. */
-static int write_synced(const char *path, const void *bytes, size_t n)
-{
-    int rc, fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return io_error("cannot create", path);
-    rc = write_all(fd, bytes, n, path);
-    if (!rc && fsync(fd))
-        rc = io_error("cannot sync", path);
-    if (close(fd) && !rc)
-        rc = io_error("cannot close", path);
-    if (rc)
-        unlink(path);
-    return rc;
-}
-
-/* Unique over hosts, processes and calls. */
-static void unique(char *out, size_t cap, const char *folder, const char *name, const char *suffix)
-{
-    static _Atomic unsigned count;
-    char host[64] = "host";
-    struct timespec t;
-    gethostname(host, sizeof host - 1);
-    clock_gettime(CLOCK_REALTIME, &t);
-    snprintf(out, cap, "%s/%s.%s-%ld-%lx%lx-%u%s", folder, name, host, (long)getpid(), (long)t.tv_sec, t.tv_nsec, count++, suffix);
-}
-
-/* Puts tmp in place as path, never over another file: 0, or EEXIST, or another errno. */
-static int publish(const char *tmp, const char *path)
-{
-    if (link(tmp, path) == 0) {
-        unlink(tmp);
-        return 0;
-    }
-    if (errno != EPERM && errno != EOPNOTSUPP && errno != ENOSYS && errno != EMLINK)
-        return errno;
-    /* A file system without hard links: claim the name first, then move over the empty claim. */
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return errno;
-    close(fd);
-    return rename(tmp, path) == 0 ? 0 : errno;
 }
 
 static bool is_whole(const char *path)
@@ -148,38 +63,58 @@ static bool is_whole(const char *path)
     return rc == ERR_OK;
 }
 
+/* A whole file under a name nobody else has, on the disk. */
+static int write_synced(const char *path, const struct buf *b)
+{
+    int rc = ERR_OK;
+    FILE *f = fopen(path, "wbx");
+    if (!f)
+        return io_error("cannot create", path);
+    if (fwrite(b->data, 1, b->len, f) != b->len)
+        rc = io_error("cannot write", path);
+    if (!rc)
+        rc = file_sync(f, path);
+    if (fclose(f) && !rc)
+        rc = io_error("cannot close", path);
+    if (rc)
+        unlink(path);
+    return rc;
+}
+
+/* Packs, writes, publishes once. */
+static int attempt(const char *path, const struct shardfile_section *s, int n, bool *existed)
+{
+    char temp[FILE_PATH];
+    struct buf b = {0};
+    int rc = file_temp_name(temp, path);
+    if (!rc)
+        rc = pack(&b, s, n);
+    if (!rc)
+        rc = write_synced(temp, &b);
+    if (!rc)
+        rc = file_publish_noreplace(temp, path, existed);
+    buf_free(&b);
+    return rc;
+}
+
 int shardfile_commit(const char *folder, const char *name, const struct shardfile_section *s, int n, bool *duplicate)
 {
-    char tmp[PATH_CAP], path[PATH_CAP], bad[PATH_CAP];
-    struct buf b = {0};
-    int rc, why = 0;
+    char path[FILE_PATH], aside[FILE_PATH];
+    bool existed = false;
+    int rc = file_join(path, folder, name);
     AST_ASSERT(n > 0 && n <= SHARDFILE_SECTIONS);
-    if (duplicate)
-        *duplicate = false;
-    unique(tmp, sizeof tmp, folder, name, ".tmp");
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    rc = pack(&b, s, n);
     if (!rc)
-        rc = write_synced(tmp, b.data, b.len);
-    buf_free(&b);
-    if (rc)
-        return rc;
-    why = publish(tmp, path);
-    if (why == EEXIST && !is_whole(path)) {
-        unique(bad, sizeof bad, folder, name, ".bad");
-        rename(path, bad);
-        why = publish(tmp, path);
+        rc = attempt(path, s, n, &existed);
+    if (!rc && existed && !is_whole(path)) {
+        rc = file_temp_name(aside, path);
+        if (!rc && rename(path, aside))
+            rc = io_error("cannot move the damaged file aside", path);
+        if (!rc)
+            rc = attempt(path, s, n, &existed);
     }
-    if (why)
-        unlink(tmp);
-    if (why == EEXIST) {
-        if (duplicate)
-            *duplicate = true;
-        return ERR_OK;
-    }
-    if (why)
-        return err_set(ERR_IO, "%s: cannot publish: %s", path, strerror(why));
-    return sync_folder(folder);
+    if (duplicate)
+        *duplicate = existed;
+    return rc;
 }
 
 struct shardfile {
@@ -208,7 +143,7 @@ static int check(struct shardfile *f, const char *path)
         return err_set(ERR_FORMAT, "%s: not a shard file, or cut off in its first bytes", path);
     memcpy(head, b->data + 8, 8);
     memcpy(&crc, b->data + b->len - TAIL, 4);
-    if (memcmp(b->data + b->len - 8, magic_tail, 8) || crc != crc_of(b->data, b->len - TAIL))
+    if (memcmp(b->data + b->len - 8, magic_tail, 8) || crc != file_crc32(0, b->data, b->len - TAIL))
         return err_set(ERR_FORMAT, "%s: torn or damaged (checksum of %zu bytes is wrong)", path, b->len);
     if (head[0] != VERSION)
         return err_set(ERR_FORMAT, "%s: shard file version %u, this program reads %d", path, head[0], VERSION);
@@ -275,8 +210,7 @@ static int only_shards(const struct dirent *e)
 
 static int only_temporary(const struct dirent *e)
 {
-    size_t n = strlen(e->d_name);
-    return n > 4 && !strcmp(e->d_name + n - 4, ".tmp");
+    return strstr(e->d_name, ".tmp-") != NULL;
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -287,7 +221,7 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 int shardfile_each(const char *folder, shardfile_fn *fn, void *context)
 {
     struct dirent **list = NULL;
-    char path[PATH_CAP];
+    char path[FILE_PATH];
     int rc = ERR_OK, n = scandir(folder, &list, only_shards, by_name);
     if (n < 0)
         return errno == ENOENT ? ERR_OK : io_error("cannot list the folder", folder);
@@ -305,7 +239,7 @@ void shardfile_sweep(const char *folder, double older_s)
 {
     struct dirent **list = NULL;
     struct stat st;
-    char path[PATH_CAP];
+    char path[FILE_PATH];
     int n = scandir(folder, &list, only_temporary, by_name);
     for (int i = 0; i < n; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, list[i]->d_name);
@@ -316,53 +250,9 @@ void shardfile_sweep(const char *folder, double older_s)
     free(list);
 }
 
-int shardfile_folder(const char *path)
-{
-    char part[PATH_CAP], parent[PATH_CAP];
-    struct stat st;
-    size_t n = strlen(path);
-    if (n == 0 || n >= sizeof part)
-        return err_set(ERR_ARG, "'%s' is not a usable path for a folder", path);
-    for (size_t i = 1; i <= n; i++) {
-        if (path[i] != '/' && path[i] != '\0')
-            continue;
-        memcpy(part, path, i);
-        part[i] = '\0';
-        if (mkdir(part, 0777) == 0) {
-            snprintf(parent, sizeof parent, "%s", part);
-            int rc = sync_folder(dirname(parent));
-            if (rc)
-                return rc;
-        } else if (errno != EEXIST) {
-            return io_error("cannot make the folder", part);
-        }
-    }
-    if (stat(path, &st) || !S_ISDIR(st.st_mode))
-        return err_set(ERR_IO, "%s: is there but is not a folder", path);
-    return ERR_OK;
-}
-
-int shardfile_replace(const char *path, const void *bytes, size_t n)
-{
-    char tmp[PATH_CAP], copy[PATH_CAP], name[PATH_CAP];
-    int rc;
-    snprintf(copy, sizeof copy, "%s", path);
-    snprintf(name, sizeof name, "%s", path);
-    unique(tmp, sizeof tmp, dirname(copy), basename(name), ".tmp");
-    rc = write_synced(tmp, bytes, n);
-    if (rc)
-        return rc;
-    if (rename(tmp, path)) {
-        rc = io_error("cannot rename to it", path);
-        unlink(tmp);
-        return rc;
-    }
-    return ERR_OK;
-}
-
 struct shardfile_lock {
     int fd;
-    char path[PATH_CAP], host[64];
+    char path[FILE_PATH], host[64];
     double renewed, every;
 };
 

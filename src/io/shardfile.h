@@ -21,7 +21,7 @@ struct shardfile_section {
 };
 
 /* Writes and publishes folder/name. *duplicate (may be NULL): a valid file of that name was there before and stays. A
- * damaged one is moved aside to name.bad.* first. Local. ERR_IO (full disk, ...): nothing was published. */
+ * damaged one is moved aside (to a temporary name) first. Local. ERR_IO (full disk, ...): nothing was published. */
 int shardfile_commit(const char *folder, const char *name, const struct shardfile_section *s, int n, bool *duplicate);
 
 struct shardfile; /* a file read whole into memory */
@@ -38,14 +38,8 @@ const void *shardfile_get(const struct shardfile *f, const char *name, size_t *b
 typedef int shardfile_fn(void *context, const char *path, const char *name);
 int shardfile_each(const char *folder, shardfile_fn *fn, void *context);
 
-/* Removes what attempts that died have left (".tmp" names older than the given seconds). */
+/* Removes what attempts that died have left ("*.tmp-*" older than the given seconds). */
 void shardfile_sweep(const char *folder, double older_s);
-
-/* mkdir -p, then fsync of the parents. ERR_IO. */
-int shardfile_folder(const char *path);
-
-/* A small file replaced as a whole: temporary name, fsync, rename over. For status and job records. */
-int shardfile_replace(const char *path, const void *bytes, size_t n);
 
 /* One owner of a folder at a time, known alive by a lock that dies with its process (flock) and by a stamp renewed at
  * most stale_s ago where locks do not reach (other hosts). ERR_ARG names the owner. */
