@@ -32,11 +32,11 @@ int tok_encode(const struct tok *t, const char *s, size_t n, bool special, struc
  * vocabulary are ERR_ARG. */
 int tok_decode(const struct tok *t, const int32_t *ids, int64_t n, bool skip_special, struct buf *out);
 
-int64_t tok_vocab(const struct tok *t);                      /* highest id + 1 */
-int32_t tok_id(const struct tok *t, const char *token);      /* -1 if absent */
-const char *tok_token(const struct tok *t, int32_t id);      /* as written in the vocabulary; NULL if absent */
-int32_t tok_bos(const struct tok *t);                        /* what special=true puts first; -1 if nothing */
-const char *tok_describe(const struct tok *t);               /* one line: "byte-level BPE, 50257 tokens, ..." */
-const char *tok_sha256(const struct tok *t);                 /* hex digest of the file(s) it was read from */
+int64_t tok_vocab(const struct tok *t);                 /* highest id + 1 */
+int32_t tok_id(const struct tok *t, const char *token); /* -1 if absent */
+const char *tok_token(const struct tok *t, int32_t id); /* as written in the vocabulary; NULL if absent */
+int32_t tok_bos(const struct tok *t);                   /* what special=true puts first; -1 if nothing */
+const char *tok_describe(const struct tok *t);          /* one line: "byte-level BPE, 50257 tokens, ..." */
+const char *tok_sha256(const struct tok *t);            /* hex digest of the file(s) it was read from */
 
 #endif
