@@ -11,7 +11,8 @@ struct arena;
 struct buf;
 struct cfg_field;
 struct model;
-struct task_set; /* an opened dataset; each task defines its own */
+struct task_cache; /* texts read and tokenised once, however many lengths they are cut for */
+struct task_set;   /* an opened dataset; each task defines its own */
 struct timer;
 struct tok;
 struct attn_stats;
@@ -24,28 +25,29 @@ struct task_acc {
     double s[TASK_SUMS];
 };
 
-struct task_sample { /* what the scheduler must know beforehand; the same on every rank */
-    int64_t id;      /* position in the dataset, 0-based */
-    int64_t group;   /* document or article: the unit of the bootstrap */
-    int64_t tokens;  /* tokens that go through the model */
-    int64_t scored;  /* of these, positions that need the vocabulary projection */
+struct task_sample {  /* what the scheduler must know beforehand; the same on every rank */
+    int64_t id;       /* position in the dataset, 0-based */
+    int64_t group;    /* document or article: the unit of the bootstrap */
+    int64_t tokens;   /* tokens that go through the model */
+    int64_t scored;   /* of these, positions that need the vocabulary projection */
     int64_t generate; /* at most this many new tokens */
 };
 
 struct task_env { /* what a dataset is cut for */
     const struct tok *tok;
-    int64_t length;    /* sequence length of this run: window or context */
+    int64_t length;     /* sequence length of this run: window or context */
     int64_t bos, vocab; /* of the model; bos -1: none */
     int64_t eos[8], n_eos;
     uint64_t seed;
+    struct task_cache *cache; /* shared by the sets of a run; NULL: each set reads for itself */
 };
 
 struct task_score {
-    char name[32];   /* "word_perplexity" */
+    char name[32]; /* "word_perplexity" */
     double value;
-    double lo, hi;   /* 95 % interval; NaN if none */
+    double lo, hi; /* 95 % interval; NaN if none */
     bool higher_is_better;
-    char unit[16];   /* "1", "bit", "%" */
+    char unit[16]; /* "1", "bit", "%" */
 };
 
 struct task_call {
@@ -55,8 +57,8 @@ struct task_call {
     const struct task_env *env;
     const int64_t *sample; /* indices into the set */
     int64_t n;
-    struct task_acc *acc;  /* (n,) zeroed by the caller */
-    struct buf *text;      /* (n,) generated text, or NULL: not wanted */
+    struct task_acc *acc; /* (n,) zeroed by the caller */
+    struct buf *text;     /* (n,) generated text, or NULL: not wanted */
     struct timer *timer;
     struct attn_stats *stats; /* (layers,) or NULL */
     struct arena *step;
@@ -80,11 +82,15 @@ struct task {
     size_t (*run_bytes)(const struct task_set *set, const struct model *m, int64_t n, int64_t tokens, int64_t longest);
     /* Scores from per-sample counts in dataset order (n = count(set)); pure. missing[i]: the sample failed.
      * Returns the number of scores written, at most TASK_SCORES. */
-    int (*score)(const struct task_set *set, const struct task_acc *acc, const bool *missing, uint64_t seed, struct task_score *out);
+    int (*score)(const struct task_set *set, const struct task_acc *acc, const bool *missing, uint64_t seed,
+                 struct task_score *out);
 };
 
-const struct task *task_find(const char *name);
-const struct task *task_at(int i);
-int task_unknown(const char *name);
+const struct task *task_find(const char *name); /* NULL if there is none */
+const struct task *task_at(int i);              /* NULL past the end */
+int task_unknown(const char *name);             /* sets the sentence with the nearest name; ERR_ARG */
+
+int task_cache_open(struct task_cache **out); /* ERR_NOMEM */
+void task_cache_close(struct task_cache *c);  /* NULL is fine; sets that still use a text keep it */
 
 #endif
