@@ -141,6 +141,22 @@ int added_parse(struct added *a, const struct json_doc *d, const struct json *li
     return ERR_OK;
 }
 
+/* Puts token i into its trie; w, run: scratch of the normalizer. */
+static int index_token(struct added *a, int64_t i, const struct steps *normal, struct normal_work *w, struct regex_run **run)
+{
+    const struct added_token *t = &a->token[i];
+    size_t n;
+    const char *s = words_text(&a->words, t->id, &n);
+    int rc = ERR_OK;
+    a->by_id[t->id] = (int32_t)i;
+    if (!t->normalized)
+        return trie_put(&a->raw, s, n, (int32_t)i);
+    rc = normal_run(normal, run, w, &s, &n);
+    if (rc == ERR_OK)
+        rc = words_put(&a->decoded, t->id, s, n);
+    return rc ? rc : trie_put(&a->normalized, s, n, (int32_t)i);
+}
+
 int added_index(struct added *a, const struct steps *normal)
 {
     struct normal_work w = {0};
@@ -151,15 +167,11 @@ int added_index(struct added *a, const struct steps *normal)
         rc = err_set(ERR_NOMEM, "out of memory for added tokens");
     for (int64_t id = 0; id < a->words.size && rc == ERR_OK; id++)
         a->by_id[id] = -1;
-    for (int64_t i = 0; i < a->n && rc == ERR_OK; i++) {
-        size_t n;
-        const char *s = words_text(&a->words, a->token[i].id, &n);
-        a->by_id[a->token[i].id] = (int32_t)i;
-        if (a->token[i].normalized)
-            rc = normal_run(normal, &run, &w, &s, &n);
-        if (rc == ERR_OK)
-            rc = trie_put(a->token[i].normalized ? &a->normalized : &a->raw, s, n, (int32_t)i);
-    }
+    /* Where normalizing makes two tokens equal the first counts, special ones before others. */
+    for (int special = 1; special >= 0; special--)
+        for (int64_t i = 0; i < a->n && rc == ERR_OK; i++)
+            if (a->token[i].special == (special == 1))
+                rc = index_token(a, i, normal, &w, &run);
     regex_run_free(run);
     buf_free(&w.buf[0]);
     buf_free(&w.buf[1]);
@@ -169,6 +181,7 @@ int added_index(struct added *a, const struct steps *normal)
 void added_free(struct added *a)
 {
     words_free(&a->words);
+    words_free(&a->decoded);
     free(a->token);
     free(a->by_id);
     trie_free(a->raw);
@@ -249,10 +262,13 @@ static int push(struct segments *out, size_t at, size_t n, int32_t id)
     return rc;
 }
 
-/* White space around [*at, *end) that the token swallows; never before `done`. */
+/* White space around [*at, *end) that the token swallows; on the left not before `done`: what the last token swallowed
+ * may leave nothing of this one. */
 static void swallow(const struct added_token *k, const char *s, size_t n, size_t done, size_t *at, size_t *end)
 {
     uint32_t cp;
+    if (k->lstrip && *at < done)
+        *at = done;
     while (k->lstrip && *at > done) {
         size_t last = char_last(s, *at, &cp);
         if (!char_is_space(cp))
@@ -280,9 +296,11 @@ int added_split(const struct added *a, const struct trie *t, const char *s, size
         swallow(k, s, n, done, &at, &end);
         if (at > done)
             rc = push(out, done, at - done, -1);
+        if (at >= end)
+            continue;
         if (rc == ERR_OK)
             rc = push(out, at, end - at, k->id);
-        done = end > done ? end : done;
+        done = end; /* may lie before what the last token swallowed: as Hugging Face has it */
     }
     return rc == ERR_OK && done < n ? push(out, done, n - done, -1) : rc;
 }

@@ -102,8 +102,12 @@ int bpe_open(struct bpe **out, const struct bpe_options *o)
     m->prefix_n = o->prefix ? strlen(o->prefix) : 0;
     if (o->unk)
         m->unk = words_find(o->vocab, o->unk, strlen(o->unk));
+    m->prefix = o->prefix ? strdup(o->prefix) : NULL;
+    m->suffix = o->suffix ? strdup(o->suffix) : NULL;
     int rc = o->unk && m->unk < 0 ? err_set(ERR_FORMAT, "unk_token \"%.60s\" is not in the vocabulary", o->unk) : ERR_OK;
     find_bytes(m);
+    if ((o->prefix && !m->prefix) || (o->suffix && !m->suffix))
+        rc = err_set(ERR_NOMEM, "out of memory for a BPE model");
     if (rc == ERR_OK)
         rc = alloc_tables(m);
     if (rc == ERR_OK && o->bytes)
@@ -120,6 +124,8 @@ void bpe_close(struct bpe *m)
     if (!m)
         return;
     words_free(&m->raw);
+    free(m->prefix);
+    free(m->suffix);
     free(m->pair);
     free(m->whole);
     free(m->joins);
@@ -205,8 +211,8 @@ int bpe_finish(struct bpe *m)
     const struct words *text = m->o.bytes ? &m->raw : m->o.vocab;
     struct bpe_work *w = NULL;
     struct tok_ids ids = {0};
-    /* Unknown characters in a row are one unknown token: no cut between them. */
-    m->cuts = m->cuts && (m->unk < 0 || !m->o.fuse_unk || (m->o.byte_fallback && m->all_bytes));
+    /* A character without a token may vanish, so that its neighbours meet, or wait for the next one: no cuts then. */
+    m->cuts = m->cuts && (m->o.byte_fallback ? m->all_bytes : m->unk >= 0 && !m->o.fuse_unk);
     int rc = bpe_work_open(&w);
     for (int64_t id = 0; id < text->size && rc == ERR_OK; id++) {
         size_t n;

@@ -21,12 +21,13 @@ struct bpe_pair {
     int32_t a, b, rank, id;
 };
 struct bpe {
-    struct bpe_options o;
+    struct bpe_options o;  /* its strings are the caller's: not after opening */
     struct bpe_pair *pair; /* [mask + 1] */
     uint32_t mask;
     int64_t n;                 /* merges so far */
     int32_t byte_id[256], unk; /* -1: none */
     bool all_bytes, cuts;      /* cuts: words may be cut where no merge joins */
+    char *prefix, *suffix;     /* NULL: none */
     size_t prefix_n;
     struct words raw; /* byte-level: tokens as the bytes they stand for */
     uint8_t *whole;   /* [size of vocab] */

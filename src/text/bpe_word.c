@@ -54,11 +54,11 @@ static int unknown_char(const struct bpe *m, struct bpe_work *w, const char *s, 
 static int32_t find_affixed(const struct bpe *m, const char *s, size_t n, bool first, bool last, struct buf *tmp)
 {
     buf_clear(tmp);
-    int rc = !first && m->o.prefix ? buf_puts(tmp, m->o.prefix) : ERR_OK;
+    int rc = !first && m->prefix ? buf_puts(tmp, m->prefix) : ERR_OK;
     if (rc == ERR_OK)
         rc = buf_add(tmp, s, n);
-    if (rc == ERR_OK && last && m->o.suffix)
-        rc = buf_puts(tmp, m->o.suffix);
+    if (rc == ERR_OK && last && m->suffix)
+        rc = buf_puts(tmp, m->suffix);
     return rc ? rc : words_find(m->o.vocab, tmp->data, tmp->len);
 }
 
@@ -66,7 +66,7 @@ static int char_symbols(const struct bpe *m, struct bpe_work *w, const char *s, 
 {
     struct unknown u = {false};
     struct buf tmp = {0};
-    bool affixes = m->o.prefix || m->o.suffix;
+    bool affixes = m->prefix || m->suffix;
     int rc = ERR_OK;
     for (size_t at = 0, k; at < n && rc == ERR_OK; at += k) {
         uint32_t cp;

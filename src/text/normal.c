@@ -7,12 +7,43 @@
 #include "base/utf8.h"
 #include "text/tok_impl.h"
 
-/* Composition and decomposition leave everything below U+0300 (NFC), U+00A0 (NFKC) or U+0080 (NFD, NFKD) as it is. */
-static bool all_below(const char *s, size_t n, unsigned char lead)
+/* Compatibility forms and decompositions leave ASCII as it is. */
+static bool is_ascii(const char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if ((unsigned char)s[i] >= lead)
+        if ((unsigned char)s[i] >= 0x80)
             return false;
+    return true;
+}
+
+/* Blocks whose characters composition neither changes, moves nor joins (NFC_Quick_Check = Yes and combining class 0):
+ * most text is made of these alone. tests/unit/test_tok_normal.c asks utf8proc about each one. */
+static const struct {
+    uint32_t first, last;
+} inert[] = {{0x0000, 0x02FF},   {0x2010, 0x2027}, {0x4E00, 0x9FFF}, {0x3000, 0x3029}, {0x3030, 0x3098}, {0x309B, 0x30FF},
+             {0x0388, 0x0482},   {0xFF00, 0xFFEF}, {0x2030, 0x20CF}, {0xAC00, 0xD7A3}, {0x1E00, 0x1EFF}, {0x048A, 0x0590},
+             {0x1F000, 0x1FAFF}, {0x2190, 0x2328}, {0x232B, 0x2ADB}, {0x3400, 0x4DBF}};
+
+bool normal_is_inert(uint32_t cp)
+{
+    for (size_t i = 0; i < sizeof inert / sizeof inert[0]; i++)
+        if (cp >= inert[i].first && cp <= inert[i].last)
+            return true;
+    return false;
+}
+
+static bool all_inert(const char *s, size_t n)
+{
+    uint32_t cp;
+    for (size_t i = 0; i < n; i += (size_t)char_next(s + i, &cp)) {
+        while (i < n && (unsigned char)s[i] < 0xCC) /* below U+0300, or inside a character */
+            i++;
+        if (i >= n)
+            break;
+        char_next(s + i, &cp);
+        if (!normal_is_inert(cp))
+            return false;
+    }
     return true;
 }
 
@@ -31,25 +62,25 @@ static int unicode(const char *s, size_t n, struct buf *out, utf8proc_option_t o
 static int nfc(const struct step *st, struct regex_run **run, const char *s, size_t n, struct buf *out)
 {
     (void)st, (void)run;
-    return all_below(s, n, 0xCC) ? buf_add(out, s, n) : unicode(s, n, out, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    return all_inert(s, n) ? buf_add(out, s, n) : unicode(s, n, out, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
 }
 
 static int nfd(const struct step *st, struct regex_run **run, const char *s, size_t n, struct buf *out)
 {
     (void)st, (void)run;
-    return all_below(s, n, 0x80) ? buf_add(out, s, n) : unicode(s, n, out, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE);
+    return is_ascii(s, n) ? buf_add(out, s, n) : unicode(s, n, out, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE);
 }
 
 static int nfkc(const struct step *st, struct regex_run **run, const char *s, size_t n, struct buf *out)
 {
     (void)st, (void)run;
-    return all_below(s, n, 0x80) ? buf_add(out, s, n) : unicode(s, n, out, UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
+    return is_ascii(s, n) ? buf_add(out, s, n) : unicode(s, n, out, UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
 }
 
 static int nfkd(const struct step *st, struct regex_run **run, const char *s, size_t n, struct buf *out)
 {
     (void)st, (void)run;
-    return all_below(s, n, 0x80) ? buf_add(out, s, n) : unicode(s, n, out, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT);
+    return is_ascii(s, n) ? buf_add(out, s, n) : unicode(s, n, out, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT);
 }
 
 /* Simple case mapping, and the one full mapping that Unicode has unconditionally for lower case: U+0130. */

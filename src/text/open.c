@@ -181,6 +181,7 @@ int tok_read_json(struct tok *t, const char *text, size_t n, const char *name)
         rc = steps_parse(&t->pretok, &pretok_table, d, json_get(root, "pre_tokenizer"));
     if (rc == ERR_OK)
         rc = steps_parse(&t->decode, &decode_table, d, json_get(root, "decoder"));
+    t->spaced = !json_get(root, "decoder");
     if (rc == ERR_OK)
         rc = post_parse(&t->post, d, json_get(root, "post_processor"));
     if (rc == ERR_OK)

@@ -91,24 +91,17 @@ static const struct {
 } kinds[] = {{"TemplateProcessing", template}, {"ByteLevel", no_ids}, {"BertProcessing", cls_sep}, {"RobertaProcessing", cls_sep}};
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 
-static int append(struct tok_ids *to, const struct tok_ids *from)
+/* One processor's ids become p's. Hugging Face gives a second one the first one's tokens as a pair of texts: refused. */
+static int take(struct post *p, const struct json_doc *d, struct post *one)
 {
-    int rc = ERR_OK;
-    for (int64_t i = 0; i < from->n && rc == ERR_OK; i++)
-        rc = tok_ids_push(to, from->v[i]);
-    return rc;
-}
-
-/* inner, wrapped in what one processor adds. */
-static int wrap(struct post *inner, struct post *outer)
-{
-    int rc = append(&outer->before, &inner->before);
-    if (rc == ERR_OK)
-        rc = append(&inner->after, &outer->after);
-    struct tok_ids old = inner->before;
-    inner->before = outer->before;
-    outer->before = old;
-    return rc;
+    if (one->before.n + one->after.n == 0)
+        return ERR_OK;
+    if (p->before.n + p->after.n > 0)
+        return bad(d, "two processors that add ids in one Sequence are not supported");
+    struct post old = *p;
+    *p = *one;
+    *one = old;
+    return ERR_OK;
 }
 
 static int parse(struct post *p, const struct json_doc *d, const struct json *o, int depth)
@@ -136,7 +129,7 @@ static int parse(struct post *p, const struct json_doc *d, const struct json *o,
         struct post one = {0};
         rc = kinds[i].parse(&one, d, o);
         if (rc == ERR_OK)
-            rc = wrap(p, &one);
+            rc = take(p, d, &one);
         post_free(&one);
         return rc;
     }

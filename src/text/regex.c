@@ -2,9 +2,9 @@
  * Hugging Face compiles with Oniguruma (Ruby's dialect), we with PCRE2; where the two read a pattern differently it is
  * rewritten, and what cannot be rewritten is refused:
  *
- *     \s \S     White_Space: PCRE2 adds U+180E             \w \W   PCRE2 leaves out marks
+ *     \s \S     White_Space: PCRE2 adds U+180E             \w \W \b \B   PCRE2 leaves out marks
  *     \h \H     hexadecimal digits: PCRE2 reads blanks     (?m)    dot matches newline: (?s); ^ and $ are always multi-line
- *     [a&&b] [a[b]]   operations on classes: refused                                                                        */
+ *     [:punct:] symbols too: PCRE2 takes those of ASCII    [a&&b] [a[b]]   operations on classes: refused                  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stdlib.h>
@@ -29,15 +29,21 @@ enum {
     HEAP_KIB = 256 << 10
 };
 
+/* Inside a class; outside, Oniguruma also takes the superscripts and fractions of Latin-1 for word characters. */
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD_OUT WORD "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+
 /* What an escape becomes; inside a class without the brackets, and the negated ones stay PCRE2's own there. */
 static const char *escape(char c, bool in_class)
 {
     switch (c) {
+    case 'b': return in_class ? NULL : "(?:(?<=[" WORD_OUT "])(?![" WORD_OUT "])|(?<![" WORD_OUT "])(?=[" WORD_OUT "]))";
+    case 'B': return in_class ? NULL : "(?:(?<=[" WORD_OUT "])(?=[" WORD_OUT "])|(?<![" WORD_OUT "])(?![" WORD_OUT "]))";
     case 's': return in_class ? "\\t-\\r\\x{85}\\p{Z}" : "[\\t-\\r\\x{85}\\p{Z}]";
-    case 'w': return in_class ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]";
+    case 'w': return in_class ? WORD : "[" WORD_OUT "]";
     case 'h': return in_class ? "0-9a-fA-F" : "[0-9a-fA-F]";
     case 'S': return in_class ? NULL : "[^\\t-\\r\\x{85}\\p{Z}]";
-    case 'W': return in_class ? NULL : "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]";
+    case 'W': return in_class ? NULL : "[^" WORD_OUT "]";
     case 'H': return in_class ? NULL : "[^0-9a-fA-F]";
     default: return NULL;
     }
@@ -76,6 +82,10 @@ static int64_t translate_one(struct buf *out, const char *s, size_t n, bool *in_
     }
     if (*in_class) {
         size_t posix = posix_class(s, n);
+        if (posix == 9 && memcmp(s, "[:punct:]", 9) == 0) {
+            int rc = buf_puts(out, "\\p{P}\\p{S}");
+            return rc ? rc : 9;
+        }
         if (posix)
             k = posix;
         else if (s[0] == '[' || (s[0] == '&' && n > 1 && s[1] == '&'))

@@ -160,13 +160,14 @@ int tok_decode(const struct tok *t, const int32_t *ids, int64_t n, bool skip_spe
     int rc = ERR_OK;
     for (int64_t i = 0; i < n && rc == ERR_OK; i++) {
         size_t len;
-        const char *s = token_text(t, ids[i], &len);
+        const char *s = words_text(&t->added.decoded, ids[i], &len);
         const struct added_token *k = added_by_id(&t->added, ids[i]);
+        s = s ? s : token_text(t, ids[i], &len);
         if (!s)
             rc = err_set(ERR_ARG, "id %d (number %lld) is no token; ids go from 0 to %lld", ids[i], (long long)i,
                          (long long)t->size - 1);
         else if (!(k && k->special && skip_special)) {
-            if (!t->decode.n && x.n) /* without a decoder tokens are words */
+            if (t->spaced && x.n)
                 rc = buf_puts(&x.text, " ");
             if (rc == ERR_OK)
                 rc = strings_push(&x, s, len);

@@ -163,6 +163,7 @@ struct added_token {
 };
 struct added {
     struct words words;
+    struct words decoded;      /* not indexed: what decoding gives for "normalized" tokens */
     struct added_token *token; /* [n] */
     int64_t n, cap;
     int32_t *by_id;                /* [words.size] index into token, -1 */
@@ -191,6 +192,7 @@ const struct added_token *added_by_id(const struct added *a, int32_t id);
 struct normal_work {
     struct buf buf[2];
 };
+bool normal_is_inert(uint32_t cp); /* NFC leaves it as it is, whatever stands around it */
 int normal_run(const struct steps *steps, struct regex_run **run, struct normal_work *w, const char **s, size_t *n);
 
 /* ---- pretok.c ----------------------------------------------------------------------------------------------------- */
@@ -233,7 +235,8 @@ struct bpe_options {
     const struct words *vocab;         /* kept */
     const char *unk, *prefix, *suffix; /* NULL: none */
     bool fuse_unk, byte_fallback, ignore_merges;
-    bool bytes; /* pieces are raw bytes, tokens are written in the byte alphabet */
+    bool spaced; /* there is no decoder: decoded tokens are words with spaces between them */
+    bool bytes;  /* pieces are raw bytes, tokens are written in the byte alphabet */
     int64_t n_merges;
 };
 int bpe_open(struct bpe **out, const struct bpe_options *o);
@@ -272,6 +275,7 @@ struct tok {
     struct steps normal, pretok, decode;
     struct post post;
     struct bpe *bpe;
+    bool spaced;  /* there is no decoder: decoded tokens are words with spaces between them */
     bool bytes;   /* the model maps the bytes of pieces itself */
     int64_t size; /* highest id + 1 of vocabulary and added tokens */
     char *describe, sha256[65];
