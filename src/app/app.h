@@ -2,9 +2,12 @@
 #ifndef AST_APP_APP_H
 #define AST_APP_APP_H
 
+#include <stdio.h>
+
 struct app_command {
     const char *name, *brief; /* one line in --help */
     const char *usage;        /* the whole text of `asterism NAME --help` */
+    void (*more)(FILE *f);    /* printed after usage: option tables; NULL: nothing */
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit code */
 };
 

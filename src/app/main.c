@@ -50,6 +50,8 @@ int main(int argc, char **argv)
         for (int a = 2; a < argc; a++)
             if (!strcmp(argv[a], "--help") || !strcmp(argv[a], "-h")) {
                 fputs(commands[i]->usage, stdout);
+                if (commands[i]->more)
+                    commands[i]->more(stdout);
                 return APP_OK;
             }
         return commands[i]->run(argc - 1, argv + 1);
