@@ -100,6 +100,30 @@ int comm_split(const struct comm_group *g, int color, int key, struct comm_group
     return comm_agree(g, rc);
 }
 
+int comm_survivors(const struct comm_group *g, const uint8_t *dead, struct comm_group **out)
+{
+    enum { TAG = 4711 };
+    MPI_Group all, alive;
+    MPI_Comm c;
+    int n = 0, *gone = g ? calloc((size_t)g->size, sizeof *gone) : NULL;
+    *out = NULL;
+    if (!g)
+        return ERR_OK;
+    AST_ASSERT(gone != NULL); /* nobody can be told: the others wait for us below */
+    for (int r = 0; r < g->size; r++)
+        if (dead[r])
+            gone[n++] = r;
+    MPI_Comm_group(g->h->comm, &all);
+    MPI_Group_excl(all, n, gone, &alive);
+    MPI_Comm_create_group(g->h->comm, alive, TAG, &c);
+    MPI_Group_free(&alive);
+    MPI_Group_free(&all);
+    free(gone);
+    *out = comm_wrap(c);
+    AST_ASSERT(*out != NULL);
+    return ERR_OK;
+}
+
 void comm_free(struct comm_group *g)
 {
     int down = 0;

@@ -22,6 +22,9 @@ _Noreturn void comm_abort(int status); /* last resort: ends all ranks */
 
 /* New group of the ranks that pass the same color (< 0: none, *out = NULL). Collective over g. */
 int comm_split(const struct comm_group *g, int color, int key, struct comm_group **out);
+/* New group of the ranks r with dead[r] == 0; all survivors pass the same list. Collective over the survivors only: the
+ * others may be gone. */
+int comm_survivors(const struct comm_group *g, const uint8_t *dead, struct comm_group **out);
 void comm_free(struct comm_group *g); /* collective over g; NULL is fine */
 
 /* Collective. A rank that failed keeps its code; the others leave with ERR_PEER and the worst rank's sentence.

@@ -1,0 +1,311 @@
+/* Computes shards. Every rank of the group takes the same path: what may differ is agreed on first. */
+#include "sched/exec.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attn/attn.h"
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "comm/comm.h"
+#include "kernels/linear.h"
+#include "model/model.h"
+#include "sched/job.h"
+#include "sched/outcome.h"
+#include "sched/work.h"
+
+struct exec {
+    struct work *w;
+    struct exec_opts o;
+    struct kern_table kern;
+    struct arena step;
+    struct model *model;
+    int model_index, method_index; /* what is loaded and set; -1: nothing */
+    struct attn_stats *stats;      /* (layers of the model,) */
+};
+
+size_t exec_memory(const struct comm_group *g, double memory_gb)
+{
+    int rank, size;
+    size_t there = mem_available();
+    comm_node(g, &rank, &size);
+    if (memory_gb > 0)
+        return (size_t)(memory_gb * 1e9);
+    /* A tenth stays for the system, MPI and HDF5; unknown: as if there were 4 GB. */
+    return there ? (size_t)(0.9 * (double)there / size) : (size_t)4000000000;
+}
+
+int exec_threads(const struct comm_group *g, int64_t asked)
+{
+    int rank, size, cores = mem_cores();
+    comm_node(g, &rank, &size);
+    /* Rank 0 only deals out work where there are others: its core is theirs. */
+    int workers = g && g->size > 1 && size > 1 ? size - 1 : size;
+    int share = cores / (workers > 0 ? workers : 1);
+    return asked > 0 ? (int)asked : share > 0 ? share : 1;
+}
+
+int exec_open(struct exec **out, struct work *w, const struct exec_opts *o)
+{
+    const char *isa = w->job->run.isa[0] ? w->job->run.isa : NULL;
+    struct exec *e = calloc(1, sizeof *e);
+    int rc;
+    *out = NULL;
+    if (!e)
+        return err_set(ERR_NOMEM, "no memory for a worker");
+    e->w = w;
+    e->o = *o;
+    e->model_index = e->method_index = -1;
+    rc = kern_select(&e->kern, isa);
+    if (rc)
+        rc = err_set(ERR_ARG, rc == -1 ? "there is no instruction set '%s'" : "this CPU cannot run the instruction set '%s'",
+                     isa ? isa : getenv("AST_ISA"));
+    if (!rc)
+        rc = arena_open(&e->step, "step", o->memory);
+    if (rc) {
+        free(e);
+        return rc;
+    }
+    kern_threads(o->threads);
+    *out = e;
+    return ERR_OK;
+}
+
+static void drop_model(struct exec *e)
+{
+    model_close(e->model);
+    free(e->stats);
+    e->model = NULL;
+    e->stats = NULL;
+    e->model_index = e->method_index = -1;
+}
+
+void exec_close(struct exec *e)
+{
+    if (!e)
+        return;
+    drop_model(e);
+    arena_close(&e->step);
+    free(e);
+}
+
+/* Opens the cell's model and sets its method, unless they are there. Collective. */
+static int prepare(struct exec *e, const struct work_cell *c)
+{
+    const struct job_model *m = &e->w->job->model[c->model];
+    const struct job_method *a = &e->w->job->method[c->method];
+    struct model_open how = {.path = m->path,
+                             .dtype = (enum kern_dtype)m->dtype,
+                             .kv_dtype = (enum kern_dtype)m->kv_dtype,
+                             .group = e->o.group,
+                             .kern = &e->kern,
+                             .check_finite = m->check_finite};
+    int rc = ERR_OK;
+    if (e->model_index != c->model) {
+        drop_model(e);
+        if (m->info.weight_bytes > e->o.memory)
+            rc = err_set(ERR_NOMEM, "%s: its weights need %.1f GB, %.1f GB are allowed", m->path,
+                         (double)m->info.weight_bytes / 1e9, (double)e->o.memory / 1e9);
+        rc = comm_agree(e->o.group, rc);
+        rc = rc ? rc : model_open(&e->model, &how);
+        if (rc)
+            return rc;
+        e->stats = calloc((size_t)m->info.layers, sizeof *e->stats);
+        rc = comm_agree(e->o.group, e->stats ? ERR_OK : err_set(ERR_NOMEM, "no memory for counters"));
+        if (rc) {
+            drop_model(e);
+            return rc;
+        }
+        e->model_index = c->model;
+    }
+    if (e->method_index != c->method) {
+        rc = comm_agree(e->o.group, model_set_attention(e->model, a->impl, a->opts, NULL));
+        e->method_index = rc ? -1 : c->method;
+    }
+    return rc;
+}
+
+/* Predicted share of the memory that n samples from position take; the largest over the group. Collective. */
+static double memory_share(struct exec *e, const struct work_cell *c, int64_t position, int64_t n, double *bytes)
+{
+    const struct work_set *s = &e->w->set[c->set];
+    const struct task *t = e->w->job->task[c->task].impl;
+    int64_t tokens = 0, longest = 0;
+    for (int64_t p = position; p < position + n; p++) {
+        struct task_sample x;
+        t->sample(s->set, s->order[p], &x);
+        tokens += x.tokens;
+        longest = x.tokens + x.generate > longest ? x.tokens + x.generate : longest;
+    }
+    *bytes = (double)t->run_bytes(s->set, e->model, n, tokens, longest);
+    double room = (double)e->o.memory - (double)model_info(e->model)->weight_bytes,
+           share = room > 0 ? *bytes / room : (double)INFINITY;
+    comm_max_f64(e->o.group, &share, 1);
+    return share;
+}
+
+static void mark(struct outcome *o, int64_t n, int status)
+{
+    for (int64_t i = 0; i < n; i++) {
+        o->status[o->n + i] = status;
+        if (buf_printf(&o->reason[o->n + i], "%s", err_text()))
+            buf_clear(&o->reason[o->n + i]);
+    }
+    o->failed += n;
+    o->n += n;
+    err_clear();
+}
+
+struct piece { /* a batch, or a part of one */
+    const struct exec_shard *shard;
+    const struct work_cell *cell;
+    struct outcome *o;
+    int64_t position, n;
+};
+
+/* Runs the samples at once. Collective. */
+static int run_samples(struct exec *e, const struct piece *p)
+{
+    const struct work_set *s = &e->w->set[p->cell->set];
+    const struct job_task *t = &e->w->job->task[p->cell->task];
+    struct outcome *o = p->o;
+    size_t mark_at = arena_mark(&e->step);
+    int64_t tokens = 0;
+    struct task_call c = {.set = s->set,
+                          .model = e->model,
+                          .tok = s->env.tok,
+                          .env = &s->env,
+                          .sample = &o->sample[o->n],
+                          .n = p->n,
+                          .acc = &o->acc[o->n],
+                          .text = e->w->job->run.text ? &o->text[o->n] : NULL,
+                          .timer = &o->timer,
+                          .stats = e->stats,
+                          .step = &e->step};
+    memset(c.acc, 0, (size_t)p->n * sizeof *c.acc);
+    for (int64_t i = 0; i < p->n; i++)
+        buf_clear(&o->text[o->n + i]);
+    double t0 = timer_now();
+    int rc = comm_agree(e->o.group, t->impl->run(&c));
+    arena_release(&e->step, mark_at);
+    if (rc)
+        return rc;
+    double spent = timer_now() - t0;
+    for (int pass = 0; pass < 2; pass++)
+        for (int64_t i = 0; i < p->n; i++) {
+            struct task_sample x;
+            t->impl->sample(s->set, o->sample[o->n + i], &x);
+            if (pass == 0)
+                tokens += x.tokens + x.generate;
+            else
+                o->seconds[o->n + i] = spent * (double)(x.tokens + x.generate) / (double)(tokens > 0 ? tokens : 1);
+            o->tokens += pass ? x.tokens : 0;
+        }
+    o->n += p->n;
+    return ERR_OK;
+}
+
+/* Admits by memory, runs, and on failure halves until the sample that fails stands alone. Collective. */
+static int run_piece(struct exec *e, struct piece p)
+{
+    double bytes, share = memory_share(e, p.cell, p.position, p.n, &bytes);
+    int rc;
+    if (share > 1)
+        rc = err_set(ERR_NOMEM, "needs %.3f GB beside the weights, a rank may use %.3f GB in all", bytes / 1e9,
+                     (double)e->o.memory / 1e9);
+    else
+        rc = run_samples(e, &p);
+    if (!rc)
+        return ERR_OK;
+    if (rc != ERR_NOMEM && share <= 1 && !p.shard->isolate)
+        return rc;
+    if (p.n == 1) {
+        mark(p.o, 1, rc == ERR_NOMEM ? OUTCOME_MEMORY : OUTCOME_FAILED);
+        return ERR_OK;
+    }
+    err_clear();
+    int64_t half = p.n / 2;
+    struct piece second = p;
+    p.n = half;
+    second.position += half;
+    second.n -= half;
+    rc = run_piece(e, p);
+    return rc ? rc : run_piece(e, second);
+}
+
+static void add_stats(const struct exec *e, struct outcome *o)
+{
+    for (int l = 0; l < o->layers; l++) {
+        const struct attn_stats *s = &e->stats[l];
+        o->layer[l] =
+            (struct outcome_layer){s->pairs_seen, s->pairs_causal, s->tile_dense, s->tile_blocks, s->tile_gather, s->select_s};
+    }
+    comm_sum_f64(e->o.group, &o->layer[0].pairs_seen, (int64_t)o->layers * 6);
+}
+
+/* The batches of the shard, as far as go() lets us. Collective. */
+static int run_batches(struct exec *e, const struct exec_shard *s, const struct work_cell *c, struct outcome *o)
+{
+    const struct work_set *set = &e->w->set[c->set];
+    int64_t at = s->first, end = s->first + s->count, k = 0;
+    int rc = ERR_OK;
+    for (int64_t i = 0; i < s->count; i++)
+        o->sample[i] = set->order[s->first + i];
+    while (k < set->n_batches && set->batch_at[k + 1] <= at)
+        k++;
+    for (; at < end && !rc; k++) {
+        int64_t stop = set->batch_at[k + 1] < end ? set->batch_at[k + 1] : end;
+        int32_t go = !s->go || at == s->first || (e->o.group && e->o.group->rank > 0) || s->go(s->context);
+        comm_bcast(e->o.group, &go, sizeof go, 0);
+        if (!go)
+            break;
+        rc = run_piece(e, (struct piece){.shard = s, .cell = c, .o = o, .position = at, .n = stop - at});
+        at = stop;
+    }
+    return rc;
+}
+
+int exec_run(struct exec *e, const struct exec_shard *s, struct outcome *o, bool *fatal)
+{
+    const struct work_cell *c = &e->w->cell[s->cell];
+    const struct task *t = e->w->job->task[c->task].impl;
+    double peak, t0 = timer_now();
+    int rc = comm_agree(e->o.group, work_need(e->w, c->set));
+    *fatal = false;
+    *o = (struct outcome){0};
+    if (!rc) {
+        rc = prepare(e, c);
+        *fatal = rc == ERR_FORMAT || rc == ERR_ARG;
+    }
+    if (!rc)
+        rc = comm_agree(e->o.group, outcome_open(o, s->count, (int)model_info(e->model)->layers));
+    if (rc)
+        return rc;
+    o->cell = s->cell;
+    o->first = s->first;
+    o->rank = e->o.rank;
+    o->group_size = e->o.group ? e->o.group->size : 1;
+    o->begin_s = timer_wall();
+    o->timer.s[TIMER_LOAD] = timer_now() - t0;
+    while (t->count_name && t->count_name[o->n_counts])
+        o->n_counts++;
+    while (t->sum_name && t->sum_name[o->n_sums])
+        o->n_sums++;
+    memset(e->stats, 0, (size_t)o->layers * sizeof *e->stats);
+    t0 = timer_now();
+    rc = run_batches(e, s, c, o);
+    o->compute_s = timer_now() - t0;
+    o->end_s = timer_wall();
+    if (rc) {
+        outcome_close(o);
+        return rc;
+    }
+    add_stats(e, o);
+    peak = (double)mem_peak();
+    comm_max_f64(e->o.group, &peak, 1);
+    o->peak_bytes = (size_t)peak;
+    return ERR_OK;
+}

@@ -1,0 +1,83 @@
+/* A job: which models, attention methods and tasks to cross, and how to run them. One libconfig file:
+ *
+ *     name = "demo";
+ *     models  = ( { path = "data/asterism-S"; } );
+ *     methods = ( { method = "dense"; }, { method = "window"; width = 512; } );
+ *     tasks   = ( { task = "wikitext"; lengths = [512, 2048]; } );
+ *     run     = { batch_tokens = 4096; };
+ *
+ * Every model x task x length x method is one *cell* of the result table. */
+#ifndef AST_SCHED_JOB_H
+#define AST_SCHED_JOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "cfg/cfg.h"
+#include "model/model.h"
+
+struct attn_method;
+struct buf;
+struct task;
+struct tok;
+
+struct job_model {
+    const char *name, *path;
+    int dtype, kv_dtype; /* enum kern_dtype */
+    bool check_finite;
+    struct model_info info; /* from the headers: model_peek */
+    struct tok *tok;
+};
+
+struct job_method {
+    const char *name, *method, *gate;
+    const struct attn_method *impl;
+    void *opts;
+};
+
+struct job_task {
+    const char *name, *task;
+    struct cfg_ints lengths; /* 0: the model's own context */
+    const struct task *impl;
+    void *opts;
+};
+
+struct job_run {
+    int64_t threads, tensor, seed, batch_tokens, batch_samples, tries;
+    double beat_s, dead_s, hang_s, grace_s, shard_s, memory_gb, margin_s;
+    const char *isa, *policy;
+    bool text, compress;
+};
+
+struct job {
+    struct cfg *cfg;
+    const char *name;
+    char *output; /* results.h5 to be */
+    int n_models, n_methods, n_tasks;
+    struct job_model *model;
+    struct job_method *method;
+    struct job_task *task;
+    struct job_run run;
+};
+
+/* Reads and checks all that can be checked without opening weights or data: options, names, headers, tokenizers. Local.
+ * ERR_ARG, ERR_IO, ERR_FORMAT with file and line. */
+int job_open(struct job **out, const char *path, const char *const *overrides, int n_overrides);
+void job_close(struct job *j); /* NULL is fine */
+
+/* As job_open on every rank: rank 0 first, so that one mistake gives one sentence. Collective over g. */
+struct comm_group;
+int job_open_all(struct job **out, const char *path, const char *const *overrides, int n_overrides, const struct comm_group *g);
+
+/* The options that decide what the results are, as text, one "key = value" a line: models by their digest, methods, tasks,
+ * seed; not threads, ranks or paths. Two jobs with the same text may share finished shards. */
+int job_identity(const struct job *j, struct buf *out);
+
+/* The first lines in which two identities differ, for people; "" if equal. */
+int job_difference(const char *was, const char *is, struct buf *out);
+
+/* All options with types, defaults and ranges. */
+void job_help(FILE *f);
+
+#endif

@@ -1,0 +1,43 @@
+/* Writes results.h5 from gathered cells: collective parallel HDF5 into a temporary name, then renamed. Redoable.
+ *
+ *     /cells        one row a cell: model, method, task, length, samples, protocol signature
+ *     /metrics      one row a cell and metric: value, 95 % interval, difference to dense attention
+ *     /samples/T    one row a cell and sample of task T, in the job's and the dataset's order: id, group, tokens, status,
+ *                   the task's counts and sums by name; generated texts as bytes and offsets
+ *     /layers       one row a cell and layer: token pairs attended and allowed
+ *     /timing       seconds, rates, memory: by cell, by rank; what differs from run to run stands here and in /environment
+ *     /code /parameters /environment   attributes: program, resolved options, machine */
+#ifndef AST_SCHED_MERGE_H
+#define AST_SCHED_MERGE_H
+
+#include <stdint.h>
+
+struct comm_group;
+struct gathered;
+struct work;
+
+struct merge_rank { /* one a rank of the merge, in rank order */
+    int64_t rank, shards, tokens, peak_bytes;
+    double compute_s, io_s, wait_s, load_s;
+    char host[64];
+};
+
+struct merge_info {
+    const char *path;         /* of results.h5 */
+    const int64_t *sizes;     /* (cells,) samples */
+    const char *command_line; /* NULL: unknown */
+    int ranks, groups, tensor, threads, dead;
+    double wall_s;
+    const char *state; /* "complete", "incomplete", "failed samples" */
+    const char *isa, *code[8][2]; /* name, text; ends with a NULL name */
+    const struct merge_rank *rank;
+    int n_ranks;
+};
+
+/* Collective over g. ERR_IO, ERR_NOMEM. */
+int merge_write(const struct work *w, const struct gathered *x, const struct merge_info *i, const struct comm_group *g);
+
+/* The dense cell that a cell is compared with: same model, task and length; -1: none, or it is that cell. */
+int merge_dense(const struct work *w, int cell);
+
+#endif

@@ -1,0 +1,125 @@
+/* models x tasks x lengths x methods, one line each. */
+#include "sched/summary.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "sched/gather.h"
+#include "sched/job.h"
+#include "sched/merge.h"
+#include "sched/work.h"
+
+/* Digits that the interval leaves meaningful, at least three. */
+static void number(double v, char *out, int cap)
+{
+    int digits = !(fabs(v) > 0) ? 2 : (int)fmax(0, 3 - floor(log10(fabs(v))));
+    snprintf(out, (size_t)cap, "%.*f", digits > 5 ? 5 : digits, v);
+}
+
+static void interval(const struct task_score *s, char *out, int cap)
+{
+    char v[32], lo[32], hi[32];
+    number(s->value, v, sizeof v);
+    if (!(s->lo <= s->hi)) {
+        snprintf(out, (size_t)cap, "%s", v);
+        return;
+    }
+    number(s->lo, lo, sizeof lo);
+    number(s->hi, hi, sizeof hi);
+    snprintf(out, (size_t)cap, "%s [%s, %s]", v, lo, hi);
+}
+
+static void against_dense(const struct work *w, const struct gathered *x, int cell, char *out, int cap)
+{
+    int d = merge_dense(w, cell);
+    const struct gather_total *t = &x->total[cell];
+    snprintf(out, (size_t)cap, "%s", "");
+    if (d < 0 || t->n_scores < 1 || x->total[d].n_scores < 1 || x->total[d].ok != t->ok)
+        return;
+    double was = x->total[d].score[0].value, now = t->score[0].value;
+    if (fabs(was) > 0)
+        snprintf(out, (size_t)cap, "%+.1f %%", 100 * (now - was) / fabs(was));
+}
+
+static void cell_line(FILE *f, const struct work *w, const struct gathered *x, int cell, const int width[4])
+{
+    const struct work_cell *c = &w->cell[cell];
+    const struct gather_total *t = &x->total[cell];
+    char score[128] = "-", diff[32], rate[32] = "-", peak[32] = "-", kept[32] = "-";
+    if (t->n_scores > 0)
+        interval(&t->score[0], score, sizeof score);
+    against_dense(w, x, cell, diff, sizeof diff);
+    if (t->compute_s > 0)
+        snprintf(rate, sizeof rate, "%.0f", (double)t->tokens / t->compute_s);
+    if (t->peak_bytes > 0)
+        log_bytes((double)t->peak_bytes, peak, sizeof peak);
+    if (t->pairs_causal > 0)
+        snprintf(kept, sizeof kept, "%.1f %%", 100 * t->pairs_seen / t->pairs_causal);
+    fprintf(f, "  %-*s  %-*s  %7lld  %-*s  %-30s  %9s  %8s  %9s  %9s", width[0], w->job->model[c->model].name, width[1],
+            w->job->task[c->task].name, (long long)c->length, width[2], w->job->method[c->method].name, score, diff, kept, rate,
+            peak);
+    if (t->failed > 0)
+        fprintf(f, "  %lld of %lld samples FAILED", (long long)t->failed, (long long)t->n);
+    if (t->pending > 0)
+        fprintf(f, "  %lld of %lld samples to do", (long long)t->pending, (long long)t->n);
+    fprintf(f, "\n");
+}
+
+static int widest(int now, const char *s)
+{
+    return (int)strlen(s) > now ? (int)strlen(s) : now;
+}
+
+/* One block for each metric that comes first in its task: a column holds one kind of number. */
+static const char *metric_of(const struct gathered *x, const struct work *w, int task)
+{
+    for (int i = 0; i < w->n_cells; i++)
+        if (w->cell[i].task == task && x->total[i].n_scores > 0)
+            return x->total[i].score[0].name;
+    return "score";
+}
+
+static void task_table(FILE *f, const struct work *w, const struct gathered *x, int task, const int width[4])
+{
+    char head[64];
+    snprintf(head, sizeof head, "%s [95 %%]", metric_of(x, w, task));
+    fprintf(f, "\n  %-*s  %-*s  %7s  %-*s  %-30s  %9s  %8s  %9s  %9s\n", width[0], "model", width[1], "task", "length", width[2],
+            "method", head, "to dense", "pairs", "token/s", "peak");
+    for (int i = 0; i < w->n_cells; i++)
+        if (w->cell[i].task == task)
+            cell_line(f, w, x, i, width);
+}
+
+void summary_print(FILE *f, const struct work *w, const struct gathered *x, const struct summary_info *s)
+{
+    int width[4] = {5, 4, 6, 0};
+    char took[32];
+    int64_t failed = 0, pending = 0;
+    for (int i = 0; i < w->job->n_models; i++)
+        width[0] = widest(width[0], w->job->model[i].name);
+    for (int i = 0; i < w->job->n_tasks; i++)
+        width[1] = widest(width[1], w->job->task[i].name);
+    for (int i = 0; i < w->job->n_methods; i++)
+        width[2] = widest(width[2], w->job->method[i].name);
+    for (int i = 0; i < w->n_cells; i++) {
+        failed += x->total[i].failed;
+        pending += x->total[i].pending;
+    }
+    for (int t = 0; t < w->job->n_tasks; t++)
+        task_table(f, w, x, t, width);
+    log_duration(s->wall_s, took, sizeof took);
+    fprintf(f, "\n%s: %s in %s on %d rank%s (%d group%s, %d thread%s each)", w->job->name, s->complete ? "complete" : "INCOMPLETE",
+            took, s->ranks, s->ranks == 1 ? "" : "s", s->groups, s->groups == 1 ? "" : "s", s->threads, s->threads == 1 ? "" : "s");
+    if (s->busy >= 0)
+        fprintf(f, ", groups computed %.0f %% of the time", 100 * s->busy);
+    if (s->dead)
+        fprintf(f, ", %d rank%s lost on the way", s->dead, s->dead == 1 ? " was" : "s were");
+    fprintf(f, "\n");
+    if (failed)
+        fprintf(f, "%lld samples failed: /samples/*/status and reason say which and why; the same command tries them again\n",
+                (long long)failed);
+    if (pending)
+        fprintf(f, "%lld samples are still to do: run the same command again\n", (long long)pending);
+    fprintf(f, "results: %s   (h5dump -H %s)\n", s->results, s->results);
+}
