@@ -121,7 +121,8 @@ static int parse_token(struct added *a, const struct json_doc *d, const struct j
         return err_set(ERR_FORMAT, "%s: added token \"%.60s\" has the id %lld, but the vocabulary has %s%.60s%s%d", json_name(d), s,
                        (long long)id, in_vocab >= 0 ? "it under " : "\"", in_vocab >= 0 ? "" : there,
                        in_vocab >= 0 ? "" : "\" under ", in_vocab >= 0 ? in_vocab : (int)id);
-    return added_put(a, &t, s, n);
+    rc = added_put(a, &t, s, n);
+    return rc ? err_prefix(rc, "%s", json_name(d)) : ERR_OK;
 }
 
 int added_parse(struct added *a, const struct json_doc *d, const struct json *list, const struct words *vocab)
