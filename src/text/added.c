@@ -199,109 +199,118 @@ const struct added_token *added_by_id(const struct added *a, int32_t id)
 
 /* ---- finding ----------------------------------------------------------------------------------------------------------- */
 
-/* The longest token at s[at]: its index and end, or -1. */
-static int32_t longest_at(const struct trie *t, const char *s, size_t at, size_t n, size_t *end)
+struct finding { /* a walk over the tokens in s[0 .. n-1] */
+    const struct trie *trie;
+    const char *s;
+    size_t n;
+    size_t from, done; /* where to look on; up to where the text is dealt out */
+    size_t at, end;    /* out: the token is [at, end) */
+};
+
+/* The longest token at f->at: its index and f->end, or -1. */
+static int32_t longest_here(struct finding *f)
 {
-    int32_t found = -1, node = t->root[(unsigned char)s[at]];
+    const struct trie_node *nodes = f->trie->node;
+    size_t at = f->at;
+    int32_t found = -1, node = f->trie->root[(unsigned char)f->s[at]];
     while (node) {
         at++;
-        if (t->node[node].token >= 0) {
-            found = t->node[node].token;
-            *end = at;
+        if (nodes[node].token >= 0) {
+            found = nodes[node].token;
+            f->end = at;
         }
-        if (at >= n)
+        if (at >= f->n)
             break;
-        for (node = t->node[node].child; node && t->node[node].byte != (unsigned char)s[at];)
-            node = t->node[node].sibling;
+        for (node = nodes[node].child; node && nodes[node].byte != (unsigned char)f->s[at];)
+            node = nodes[node].sibling;
     }
     return found;
 }
 
-/* The next token at or after `from`: its index, -1 if there is none. */
-static int32_t find_next(const struct trie *t, const char *s, size_t from, size_t n, size_t *at, size_t *end)
+/* The next token at or after f->from: its index, -1 if there is none. */
+static int32_t find_next(struct finding *f)
 {
-    while (from < n) {
-        if (t->only >= 0) {
-            const char *p = memchr(s + from, t->only, n - from);
-            if (!p)
-                return -1;
-            from = (size_t)(p - s);
+    while (f->from < f->n) {
+        if (f->trie->only >= 0) {
+            const char *p = memchr(f->s + f->from, f->trie->only, f->n - f->from);
+            f->from = p ? (size_t)(p - f->s) : f->n;
         } else
-            while (from < n && !t->root[(unsigned char)s[from]])
-                from++;
-        if (from >= n)
-            return -1;
-        int32_t found = longest_at(t, s, from, n, end);
-        *at = from++;
-        if (found >= 0)
+            while (f->from < f->n && !f->trie->root[(unsigned char)f->s[f->from]])
+                f->from++;
+        if (f->from >= f->n)
+            break;
+        f->at = f->from++;
+        int32_t found = longest_here(f);
+        if (found >= 0) {
+            f->from = f->end;
             return found;
+        }
     }
     return -1;
 }
 
-static bool is_single_word(const char *s, size_t n, size_t at, size_t end)
+static bool is_single_word(const struct finding *f)
 {
     uint32_t cp;
-    if (at > 0) {
-        char_last(s, at, &cp);
+    if (f->at > 0) {
+        char_last(f->s, f->at, &cp);
         if (char_is_word(cp))
             return false;
     }
-    if (end < n) {
-        char_next(s + end, &cp);
+    if (f->end < f->n) {
+        char_next(f->s + f->end, &cp);
         if (char_is_word(cp))
             return false;
     }
     return true;
 }
 
-static int push(struct segments *out, size_t at, size_t n, int32_t id)
+/* White space around the token that it swallows; on the left not before f->done: what the last token swallowed may leave
+ * nothing of this one. */
+static void swallow(const struct added_token *k, struct finding *f)
+{
+    uint32_t cp;
+    if (k->lstrip && f->at < f->done)
+        f->at = f->done;
+    while (k->lstrip && f->at > f->done) {
+        size_t last = char_last(f->s, f->at, &cp);
+        if (!char_is_space(cp))
+            break;
+        f->at = last;
+    }
+    while (k->rstrip && f->end < f->n) {
+        size_t w = (size_t)char_next(f->s + f->end, &cp);
+        if (!char_is_space(cp))
+            break;
+        f->end += w;
+    }
+}
+
+static int push(struct segments *out, size_t at, size_t end, int32_t id)
 {
     int rc = tok_grow(&out->v, &out->cap, out->n + 1, sizeof *out->v);
     if (rc == ERR_OK)
-        out->v[out->n++] = (struct segment){at, n, id};
+        out->v[out->n++] = (struct segment){at, end - at, id};
     return rc;
-}
-
-/* White space around [*at, *end) that the token swallows; on the left not before `done`: what the last token swallowed
- * may leave nothing of this one. */
-static void swallow(const struct added_token *k, const char *s, size_t n, size_t done, size_t *at, size_t *end)
-{
-    uint32_t cp;
-    if (k->lstrip && *at < done)
-        *at = done;
-    while (k->lstrip && *at > done) {
-        size_t last = char_last(s, *at, &cp);
-        if (!char_is_space(cp))
-            break;
-        *at = last;
-    }
-    while (k->rstrip && *end < n) {
-        size_t w = (size_t)char_next(s + *end, &cp);
-        if (!char_is_space(cp))
-            break;
-        *end += w;
-    }
 }
 
 int added_split(const struct added *a, const struct trie *t, const char *s, size_t n, struct segments *out)
 {
-    size_t done = 0, from = 0, at = 0, end = 0;
+    struct finding f = {.trie = t, .s = s, .n = n};
     int rc = ERR_OK;
     int32_t i;
-    while (t && rc == ERR_OK && (i = find_next(t, s, from, n, &at, &end)) >= 0) {
+    while (t && rc == ERR_OK && (i = find_next(&f)) >= 0) {
         const struct added_token *k = &a->token[i];
-        from = end;
-        if (k->single_word && !is_single_word(s, n, at, end))
+        if (k->single_word && !is_single_word(&f))
             continue;
-        swallow(k, s, n, done, &at, &end);
-        if (at > done)
-            rc = push(out, done, at - done, -1);
-        if (at >= end)
+        swallow(k, &f);
+        if (f.at > f.done)
+            rc = push(out, f.done, f.at, -1);
+        if (f.at >= f.end)
             continue;
         if (rc == ERR_OK)
-            rc = push(out, at, end - at, k->id);
-        done = end; /* may lie before what the last token swallowed: as Hugging Face has it */
+            rc = push(out, f.at, f.end, k->id);
+        f.done = f.end; /* may lie before what the last token swallowed: as Hugging Face has it */
     }
-    return rc == ERR_OK && done < n ? push(out, done, n - done, -1) : rc;
+    return rc == ERR_OK && f.done < n ? push(out, f.done, n, -1) : rc;
 }

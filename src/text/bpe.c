@@ -197,15 +197,6 @@ int bpe_merge(struct bpe *m, const char *a, size_t an, const char *b, size_t bn)
     return ERR_OK;
 }
 
-/* A piece that equals token id, when encoding takes the long way: does it give id alone? */
-static int note_whole(struct bpe *m, struct bpe_work **w, const char *s, size_t n, int64_t id, struct tok_ids *ids)
-{
-    ids->n = 0;
-    int rc = bpe_word(m, *w, s, n, ids);
-    m->whole[id] = ids->n == 1 && ids->v[0] == id;
-    return rc;
-}
-
 int bpe_finish(struct bpe *m)
 {
     const struct words *text = m->o.bytes ? &m->raw : m->o.vocab;
@@ -217,8 +208,11 @@ int bpe_finish(struct bpe *m)
     for (int64_t id = 0; id < text->size && rc == ERR_OK; id++) {
         size_t n;
         const char *s = words_text(text, id, &n);
-        if (s && n)
-            rc = note_whole(m, &w, s, n, id, &ids);
+        if (!s || n == 0)
+            continue;
+        ids.n = 0;
+        rc = bpe_word(m, w, s, n, &ids);
+        m->whole[id] = ids.n == 1 && ids.v[0] == id; /* it encodes to itself: no need to merge it again */
     }
     bpe_work_free(w);
     tok_ids_free(&ids);

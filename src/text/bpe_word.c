@@ -50,37 +50,40 @@ static int unknown_char(const struct bpe *m, struct bpe_work *w, const char *s, 
     return rc;
 }
 
-/* With a prefix for all but the first, a suffix for the last. */
-static int32_t find_affixed(const struct bpe *m, const char *s, size_t n, bool first, bool last, struct buf *tmp)
+/* The character [at, at + k) of a word of n bytes, with a prefix unless it is the first, a suffix if it is the last. */
+static int affixed(const struct bpe *m, const char *word, size_t n, struct piece c, struct buf *out)
 {
-    buf_clear(tmp);
-    int rc = !first && m->prefix ? buf_puts(tmp, m->prefix) : ERR_OK;
+    buf_clear(out);
+    int rc = c.at > 0 && m->prefix ? buf_puts(out, m->prefix) : ERR_OK;
     if (rc == ERR_OK)
-        rc = buf_add(tmp, s, n);
-    if (rc == ERR_OK && last && m->suffix)
-        rc = buf_puts(tmp, m->suffix);
-    return rc ? rc : words_find(m->o.vocab, tmp->data, tmp->len);
+        rc = buf_add(out, word + c.at, c.n);
+    return rc == ERR_OK && c.at + c.n == n && m->suffix ? buf_puts(out, m->suffix) : rc;
+}
+
+/* One character as the vocabulary writes it. */
+static int char_symbol(const struct bpe *m, struct bpe_work *w, const char *s, size_t n, struct unknown *u)
+{
+    int32_t id = words_find(m->o.vocab, s, n);
+    if (id < 0)
+        return unknown_char(m, w, s, n, u);
+    int rc = flush_unknown(m, w, u);
+    return rc ? rc : push(w, id);
 }
 
 static int char_symbols(const struct bpe *m, struct bpe_work *w, const char *s, size_t n)
 {
     struct unknown u = {false};
     struct buf tmp = {0};
-    bool affixes = m->prefix || m->suffix;
     int rc = ERR_OK;
     for (size_t at = 0, k; at < n && rc == ERR_OK; at += k) {
         uint32_t cp;
         k = (size_t)char_next(s + at, &cp);
-        int32_t id = affixes ? find_affixed(m, s + at, k, at == 0, at + k == n, &tmp) : words_find(m->o.vocab, s + at, k);
-        if (id < -1)
-            rc = id;
-        else if (id < 0)
-            rc = unknown_char(m, w, affixes ? tmp.data : s + at, affixes ? tmp.len : k, &u);
-        else {
-            rc = flush_unknown(m, w, &u);
+        if (m->prefix || m->suffix) {
+            rc = affixed(m, s, n, (struct piece){.at = at, .n = k}, &tmp);
             if (rc == ERR_OK)
-                rc = push(w, id);
-        }
+                rc = char_symbol(m, w, tmp.data, tmp.len, &u);
+        } else
+            rc = char_symbol(m, w, s + at, k, &u);
     }
     buf_free(&tmp);
     return rc ? rc : flush_unknown(m, w, &u);

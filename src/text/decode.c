@@ -209,24 +209,31 @@ static int fuse(const struct step *st, struct strings *x)
     return ERR_OK;
 }
 
+/* s with each match replaced, as a string of the next list. */
+static int replace_one(const struct step *st, struct regex_run **run, const char *s, size_t n, struct strings *x)
+{
+    struct matches m = {.pattern = &st->find, .run = run, .s = s, .n = n};
+    size_t done = 0;
+    int got, rc = ERR_OK;
+    while (rc == ERR_OK && (got = pattern_next(&m)) != 0) {
+        rc = got < 0 ? got : buf_add(&x->next, s + done, m.at - done);
+        if (rc == ERR_OK)
+            rc = buf_add(&x->next, st->text, st->text_n);
+        done = m.end;
+    }
+    if (rc == ERR_OK)
+        rc = buf_add(&x->next, s + done, n - done);
+    return rc ? rc : next_done(x);
+}
+
 static int replace(const struct step *st, struct strings *x)
 {
     struct regex_run *run = NULL;
     int rc = ERR_OK;
     for (int64_t i = 0; i < x->n && rc == ERR_OK; i++) {
-        size_t n, done = 0, at, end;
+        size_t n;
         const char *s = string(x, i, &n);
-        struct pattern_at where = {0};
-        while (rc == ERR_OK && (rc = pattern_next(&st->find, &run, s, n, &where, &at, &end)) > 0) {
-            rc = buf_add(&x->next, s + done, at - done);
-            if (rc == ERR_OK)
-                rc = buf_add(&x->next, st->text, st->text_n);
-            done = end;
-        }
-        if (rc == ERR_OK)
-            rc = buf_add(&x->next, s + done, n - done);
-        if (rc == ERR_OK)
-            rc = next_done(x);
+        rc = replace_one(st, &run, s, n, x);
     }
     regex_run_free(run);
     turn(x);

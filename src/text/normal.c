@@ -155,16 +155,16 @@ static int prepend_parse(const struct json_doc *d, const struct json *o, struct 
 
 static int replace(const struct step *st, struct regex_run **run, const char *s, size_t n, struct buf *out)
 {
-    struct pattern_at where = {0};
-    size_t done = 0, at, end;
+    struct matches m = {.pattern = &st->find, .run = run, .s = s, .n = n};
+    size_t done = 0;
     int got;
-    while ((got = pattern_next(&st->find, run, s, n, &where, &at, &end)) > 0) {
-        int rc = buf_add(out, s + done, at - done);
+    while ((got = pattern_next(&m)) > 0) {
+        int rc = buf_add(out, s + done, m.at - done);
         if (rc == ERR_OK)
             rc = buf_add(out, st->text, st->text_n);
         if (rc)
             return rc;
-        done = end;
+        done = m.end;
     }
     return got < 0 ? got : buf_add(out, s + done, n - done);
 }

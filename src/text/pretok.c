@@ -69,17 +69,17 @@ static void turn_pieces(struct split *x)
 
 static int mark_pattern(struct split *x, const struct step *s, struct piece o)
 {
-    struct pattern_at where = {0};
-    size_t done = 0, at, end;
+    struct matches m = {.pattern = &s->find, .run = x->run, .s = x->text + o.at, .n = o.n};
+    size_t done = 0;
     int got, rc = ERR_OK;
-    while ((got = pattern_next(&s->find, x->run, x->text + o.at, o.n, &where, &at, &end)) > 0) {
-        if (at > done)
-            rc = split_push(&x->next, o.at + done, at - done, s->invert);
+    while ((got = pattern_next(&m)) > 0) {
+        if (m.at > done)
+            rc = split_push(&x->next, o.at + done, m.at - done, s->invert);
         if (rc == ERR_OK)
-            rc = split_push(&x->next, o.at + at, end - at, !s->invert);
+            rc = split_push(&x->next, o.at + m.at, m.end - m.at, !s->invert);
         if (rc)
             return rc;
-        done = end;
+        done = m.end;
     }
     if (got < 0)
         return got;

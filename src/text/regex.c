@@ -223,68 +223,67 @@ static int run_open(struct regex_run **out)
     return ERR_OK;
 }
 
-/* 1, 0 or an error, as pattern_next; from: where to look. */
-static int match(const struct pattern *p, struct regex_run **run, const char *s, size_t n, size_t from, size_t range[2])
+/* 1, 0 or an error, as pattern_next. */
+static int next_regex(struct matches *m)
 {
-    int rc = *run ? ERR_OK : run_open(run);
+    const struct regex *re = m->pattern->re;
+    int got = PCRE2_ERROR_JIT_STACKLIMIT, rc = *m->run ? ERR_OK : run_open(m->run);
     if (rc)
         return rc;
-    struct regex_run *r = *run;
-    uint64_t steps = MATCH_STEPS + (uint64_t)n * MATCH_STEPS_BYTE;
+    struct regex_run *r = *m->run;
+    uint64_t steps = MATCH_STEPS + (uint64_t)m->n * MATCH_STEPS_BYTE;
     pcre2_set_match_limit(r->limits, steps > UINT32_MAX ? UINT32_MAX : (uint32_t)steps);
-    int got = PCRE2_ERROR_JIT_STACKLIMIT;
-    if (p->re->jit)
-        got = pcre2_jit_match(p->re->code, (PCRE2_SPTR)s, n, from, 0, r->data, r->limits);
+    if (re->jit)
+        got = pcre2_jit_match(re->code, (PCRE2_SPTR)m->s, m->n, m->from, 0, r->data, r->limits);
     if (got == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter takes its stack from the heap */
-        got = pcre2_match(p->re->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, r->data, r->limits);
+        got = pcre2_match(re->code, (PCRE2_SPTR)m->s, m->n, m->from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, r->data, r->limits);
     if (got == PCRE2_ERROR_NOMATCH)
         return 0;
     if (got < 0) {
         PCRE2_UCHAR why[128] = "";
         pcre2_get_error_message(got, why, sizeof why);
-        return err_set(ERR_FORMAT, "the regex \"%.200s\" fails at byte %zu of a text of %zu bytes: %s", p->text, from, n,
-                       (char *)why);
+        return err_set(ERR_FORMAT, "the regex \"%.200s\" fails at byte %zu of a text of %zu bytes: %s", m->pattern->text, m->from,
+                       m->n, (char *)why);
     }
     const PCRE2_SIZE *o = pcre2_get_ovector_pointer(r->data);
-    if (o[0] < from || o[1] < o[0] || o[1] > n) /* \K can do that */
-        return err_set(ERR_FORMAT, "the regex \"%.200s\" matches backwards at byte %zu", p->text, from);
-    range[0] = o[0];
-    range[1] = o[1];
+    if (o[0] < m->from || o[1] < o[0] || o[1] > m->n) /* \K can do that */
+        return err_set(ERR_FORMAT, "the regex \"%.200s\" matches backwards at byte %zu", m->pattern->text, m->from);
+    m->at = o[0];
+    m->end = o[1];
     return 1;
 }
 
-static int find_string(const struct pattern *p, const char *s, size_t n, size_t from, size_t range[2])
+static int next_string(struct matches *m)
 {
-    for (const char *at = s + from; p->n > 0 && n - (size_t)(at - s) >= p->n; at++) {
-        at = memchr(at, p->text[0], n - (size_t)(at - s) - p->n + 1);
+    const struct pattern *p = m->pattern;
+    const char *stop = m->s + m->n;
+    for (const char *at = m->s + m->from; p->n > 0 && (size_t)(stop - at) >= p->n; at++) {
+        at = memchr(at, p->text[0], (size_t)(stop - at) - p->n + 1);
         if (!at)
             return 0;
         if (memcmp(at, p->text, p->n) == 0) {
-            range[0] = (size_t)(at - s);
-            range[1] = range[0] + p->n;
+            m->at = (size_t)(at - m->s);
+            m->end = m->at + p->n;
             return 1;
         }
     }
     return 0;
 }
 
-int pattern_next(const struct pattern *p, struct regex_run **run, const char *s, size_t n, struct pattern_at *where, size_t *at,
-                 size_t *end)
+int pattern_next(struct matches *m)
 {
-    size_t range[2] = {0, 0};
-    while (where->from <= n) {
-        int got = p->re ? match(p, run, s, n, where->from, range) : find_string(p, s, n, where->from, range);
+    while (m->from <= m->n) {
+        int got = m->pattern->re ? next_regex(m) : next_string(m);
         if (got <= 0)
             return got;
-        if (range[0] == range[1] && where->last == range[1] + 1) { /* empty, and right after a match: one character on */
+        if (m->at == m->end && m->any && m->end == m->from) { /* empty, and right after a match: one character on */
             uint32_t cp;
-            where->from += where->from < n ? (size_t)char_next(s + where->from, &cp) : 1;
+            m->from += m->from < m->n ? (size_t)char_next(m->s + m->from, &cp) : 1;
+            m->any = false;
             continue;
         }
-        where->from = range[1];
-        where->last = range[1] + 1;
-        *at = range[0];
-        *end = range[1];
+        m->from = m->end;
+        m->any = true;
         return 1;
     }
     return 0;

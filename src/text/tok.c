@@ -84,6 +84,7 @@ struct work { /* all that one call changes */
     struct split split;
     struct bpe_work *bpe;
     struct segments raw, normalized;
+    bool first; /* the segment at hand starts the text */
 };
 
 static void work_free(struct work *w)
@@ -107,7 +108,7 @@ static int encode_plain(const struct tok *t, struct work *w, const char *s, size
 }
 
 /* Text between the tokens that are looked for in the raw text. */
-static int encode_segment(const struct tok *t, struct work *w, const char *s, size_t n, bool at_start, struct tok_ids *out)
+static int encode_segment(const struct tok *t, struct work *w, const char *s, size_t n, struct tok_ids *out)
 {
     int rc = normal_run(&t->normal, &w->regex, &w->normal, &s, &n);
     w->normalized.n = 0;
@@ -115,7 +116,7 @@ static int encode_segment(const struct tok *t, struct work *w, const char *s, si
         rc = added_split(&t->added, t->added.normalized, s, n, &w->normalized);
     for (int64_t i = 0; i < w->normalized.n && rc == ERR_OK; i++) {
         const struct segment *g = &w->normalized.v[i];
-        w->split.at_start = at_start && g->at == 0;
+        w->split.at_start = w->first && g->at == 0;
         rc = g->id >= 0 ? tok_ids_push(out, g->id) : encode_plain(t, w, s + g->at, g->n, out);
     }
     return rc;
@@ -142,7 +143,8 @@ int tok_encode(const struct tok *t, const char *s, size_t n, bool special, struc
         rc = added_split(&t->added, t->added.raw, s, n, &w.raw);
     for (int64_t i = 0; i < w.raw.n && rc == ERR_OK; i++) {
         const struct segment *g = &w.raw.v[i];
-        rc = g->id >= 0 ? tok_ids_push(out, g->id) : encode_segment(t, &w, s + g->at, g->n, g->at == 0, out);
+        w.first = g->at == 0;
+        rc = g->id >= 0 ? tok_ids_push(out, g->id) : encode_segment(t, &w, s + g->at, g->n, out);
     }
     if (rc == ERR_OK && special)
         rc = append(out, &t->post.after);

@@ -95,15 +95,19 @@ int pattern_set(struct pattern *p, const char *text, size_t n, bool regex, const
 void pattern_free(struct pattern *p);
 void regex_run_free(struct regex_run *r); /* NULL is fine */
 
-/* Walks over the matches: {.from = 0} at first. */
-struct pattern_at {
-    size_t from;
-    size_t last; /* end of the last match, plus one; 0: none yet */
+/* A walk over the matches in s[0 .. n-1]. */
+struct matches {
+    const struct pattern *pattern;
+    struct regex_run **run;
+    const char *s;
+    size_t n;
+    size_t at, end; /* out: the match is [at, end) */
+    size_t from;    /* where to look on; start with 0 */
+    bool any;       /* there was a match, it ended at `from` */
 };
-/* 1 and [*at, *end) of the next match, 0 if there is none, negative: ERR_FORMAT (a limit of PCRE2), ERR_NOMEM.
+/* 1 and the next match, 0 if there is none, negative: ERR_FORMAT (a limit of PCRE2), ERR_NOMEM.
  * An empty match directly after a match does not count. */
-int pattern_next(const struct pattern *p, struct regex_run **run, const char *s, size_t n, struct pattern_at *where, size_t *at,
-                 size_t *end);
+int pattern_next(struct matches *m);
 
 /* ---- steps.c: components ---------------------------------------------------------------------------------------- */
 

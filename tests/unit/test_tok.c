@@ -178,6 +178,8 @@ static void byte_level_text_of_any_kind_comes_back(void)
 static void broken_utf8_becomes_replacement_characters(void)
 {
     static const int32_t ids[] = {0x61, 0xF1, 0x80, 0x80, 0xE1, 0x80, 0xC2, 0x62, 0x80, 0x63, 0x80, 0xBF, 0x64, 0xE2, 0x82};
+    /* no prefix of any character: overlong, surrogates, beyond U+10FFFF: a U+FFFD for each byte */
+    static const int32_t never[] = {0xC0, 0x80, 0xE0, 0x80, 0xED, 0xA0, 0xF0, 0x8F, 0xF4, 0x90, 0xF5, 0x61};
     struct buf model = {0}, out = {0};
     byte_model(&model);
     struct tok *t = tok_of_parts(&(struct parts){.pretok = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
@@ -186,6 +188,9 @@ static void broken_utf8_becomes_replacement_characters(void)
     T_EQ(tok_decode(t, ids, sizeof ids / sizeof ids[0], false, &out), ERR_OK);
 #define FFFD "\xEF\xBF\xBD"
     T_STR(buf_text(&out), "a" FFFD FFFD FFFD "b" FFFD "c" FFFD FFFD "d" FFFD);
+    buf_clear(&out);
+    T_EQ(tok_decode(t, never, sizeof never / sizeof never[0], false, &out), ERR_OK);
+    T_STR(buf_text(&out), FFFD FFFD FFFD FFFD FFFD FFFD FFFD FFFD FFFD FFFD FFFD "a");
     buf_free(&model);
     buf_free(&out);
     tok_close(t);

@@ -10,10 +10,9 @@ static struct pattern gpt2, unassigned; /* compiled once for all tests here */
 static bool unknown_to_pcre2(uint32_t cp)
 {
     char one[4];
-    size_t at, end;
     struct regex_run *run = NULL;
-    struct pattern_at where = {0};
-    int n = utf8_encode(cp, one), got = pattern_next(&unassigned, &run, one, (size_t)n, &where, &at, &end);
+    struct matches m = {.pattern = &unassigned, .run = &run, .s = one, .n = (size_t)utf8_encode(cp, one)};
+    int got = pattern_next(&m);
     regex_run_free(run);
     return got != 0;
 }
@@ -23,17 +22,17 @@ static void same_cuts(const char *s, size_t n)
 {
     struct pieces p = {0};
     struct regex_run *run = NULL;
-    struct pattern_at where = {0};
-    size_t at = 0, end = 0, done = 0;
+    struct matches m = {.pattern = &gpt2, .run = &run, .s = s, .n = n};
+    size_t done = 0;
     int64_t i = 0;
     T_EQ(gpt2_cut(s, 0, n, &p), ERR_OK);
-    while (pattern_next(&gpt2, &run, s, n, &where, &at, &end) > 0) {
-        bool same = i < p.n && p.v[i].at == at && p.v[i].n == end - at && at == done;
+    while (pattern_next(&m) > 0) {
+        bool same = i < p.n && p.v[i].at == m.at && p.v[i].n == m.end - m.at && m.at == done;
         if (!same) {
-            T_FAIL("piece %lld of \"%s\": PCRE2 has [%zu, %zu)", (long long)i, s, at, end);
+            T_FAIL("piece %lld of \"%s\": PCRE2 has [%zu, %zu)", (long long)i, s, m.at, m.end);
             break;
         }
-        done = end;
+        done = m.end;
         i++;
     }
     T_EQ(i, p.n);
