@@ -318,7 +318,7 @@ static bool go_alone(void *context)
 /* The master computes: there is nobody else, or nobody left. */
 static void run_alone(struct desk *k)
 {
-    struct worker w = {.w = k->m->w, .exec = k->m->exec, .store = k->m->store, .rank = 0};
+    struct worker w = {.compute = k->m->compute, .context = k->m->context, .store = k->m->store};
     struct worker_times t = {0};
     while (!k->stopping) {
         tick(k);

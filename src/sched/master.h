@@ -5,10 +5,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "sched/worker.h"
+
 struct board;
 struct comm_group;
 struct comm_link;
-struct exec;
 struct store;
 struct work;
 
@@ -28,9 +29,9 @@ struct master {
     struct store *store;
     struct comm_link *link; /* NULL: one process computes all */
     const struct comm_group *world;
-    struct exec *exec; /* one process: computes here; else NULL */
+    worker_compute *compute; /* one process: what it computes with, and its context */
+    void *context;
     int tensor;
-    bool quiet;
 };
 
 /* Until everything is done, failed or stopped. ERR_NOMEM before anything has started. */

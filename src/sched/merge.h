@@ -28,7 +28,7 @@ struct merge_info {
     const char *command_line; /* NULL: unknown */
     int ranks, groups, tensor, threads, dead;
     double wall_s;
-    const char *state; /* "complete", "incomplete", "failed samples" */
+    const char *state;            /* "complete", "incomplete", "failed samples" */
     const char *isa, *code[8][2]; /* name, text; ends with a NULL name */
     const struct merge_rank *rank;
     int n_ranks;

@@ -154,6 +154,11 @@ static int start(struct run *r)
     return comm_link_open(&r->link, r->world, &link);
 }
 
+static int compute(void *context, const struct exec_shard *s, struct outcome *o, bool *fatal)
+{
+    return exec_run(context, s, o, fatal);
+}
+
 /* ---- rank 0 ---- */
 
 static int cells_for_board(const struct run *r, const struct store_scan *scan, struct board_cell *cells)
@@ -200,7 +205,13 @@ static int deal(struct run *r)
                            .n_models = r->job->n_models,
                            .tries = (int)r->job->run.tries,
                            .shard_s = r->job->run.shard_s};
-    struct master m = {.w = r->work, .store = &r->store, .link = r->link, .world = r->world, .exec = r->exec, .tensor = r->tensor};
+    struct master m = {.w = r->work,
+                       .store = &r->store,
+                       .link = r->link,
+                       .world = r->world,
+                       .compute = compute,
+                       .context = r->exec,
+                       .tensor = r->tensor};
     int rc = cells ? ERR_OK : err_set(ERR_NOMEM, "no memory for the schedule");
     rc = rc ? rc : store_scan(&r->store, r->work, &scan);
     rc = rc ? rc : cells_for_board(r, &scan, cells);
@@ -348,8 +359,8 @@ static int lead(struct run *r, FILE *out)
 
 static int follow(struct run *r)
 {
-    struct worker w = {.w = r->work,
-                       .exec = r->exec,
+    struct worker w = {.compute = compute,
+                       .context = r->exec,
                        .store = &r->store,
                        .link = r->link,
                        .group = r->group,

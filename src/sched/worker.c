@@ -66,9 +66,9 @@ static void say(struct proto_done *d, int kind, int code)
 void worker_shard(struct worker *w, const struct exec_shard *s, struct proto_done *d, struct worker_times *t)
 {
     struct outcome o = {0};
-    bool fatal, leader = !w->group || w->group->rank == 0;
+    bool fatal = false, leader = !w->group || w->group->rank == 0;
     double t0 = timer_now();
-    int rc = exec_run(w->exec, s, &o, &fatal);
+    int rc = w->compute(w->context, s, &o, &fatal);
     d->count = d->tokens = d->failed = 0;
     d->compute_s = 0;
     t->compute_s += o.compute_s;
@@ -82,7 +82,7 @@ void worker_shard(struct worker *w, const struct exec_shard *s, struct proto_don
     d->tokens = o.tokens;
     d->failed = o.failed;
     d->compute_s = o.compute_s;
-    if (leader) {
+    if (leader && w->store) {
         t0 = timer_now();
         snprintf(o.job, sizeof o.job, "%s", w->store->job);
         rc = commit(w, &o);

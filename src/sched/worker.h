@@ -7,17 +7,18 @@
 
 struct comm_group;
 struct comm_link;
-struct exec;
 struct exec_shard;
 struct outcome;
 struct proto_done;
 struct store;
-struct work;
+
+/* Computes a shard: exec_run, or something simpler in tests. Collective over the group. */
+typedef int worker_compute(void *context, const struct exec_shard *s, struct outcome *o, bool *fatal);
 
 struct worker {
-    struct work *w;
-    struct exec *exec;
-    struct store *store;
+    worker_compute *compute;
+    void *context;
+    const struct store *store; /* NULL: nothing is committed (to measure the dealing out) */
     struct comm_link *link;
     const struct comm_group *group; /* tensor parallel; NULL: this rank alone */
     int rank;                       /* in the world */
