@@ -53,13 +53,12 @@ static int decode_line(const struct tok *t, const struct options *o, const struc
 {
     int64_t n = json_len(v);
     struct buf text = {0};
-    int32_t *ids = NULL;
-    int rc = json_kind(v) == JSON_ARRAY ? ERR_OK : err_set(ERR_FORMAT, "a JSON array of ids is needed");
-    if (rc == ERR_OK) {
-        ids = malloc((size_t)(n + 1) * sizeof *ids);
-        if (!ids)
-            rc = err_set(ERR_NOMEM, "out of memory for %lld ids", (long long)n);
-    }
+    int rc = ERR_OK;
+    if (json_kind(v) != JSON_ARRAY)
+        return err_set(ERR_FORMAT, "a JSON array of ids is needed");
+    int32_t *ids = malloc((size_t)(n + 1) * sizeof *ids);
+    if (!ids)
+        return err_set(ERR_NOMEM, "out of memory for %lld ids", (long long)n);
     for (int64_t i = 0; i < n && rc == ERR_OK; i++) {
         int64_t id;
         if (!json_as_int(json_at(v, i), &id) || id < INT32_MIN || id > INT32_MAX)

@@ -146,7 +146,7 @@ int added_parse(struct added *a, const struct json_doc *d, const struct json *li
 static int index_token(struct added *a, int64_t i, const struct steps *normal, struct normal_work *w, struct regex_run **run)
 {
     const struct added_token *t = &a->token[i];
-    size_t n;
+    size_t n = 0;
     const char *s = words_text(&a->words, t->id, &n);
     int rc = ERR_OK;
     a->by_id[t->id] = (int32_t)i;
@@ -163,10 +163,10 @@ int added_index(struct added *a, const struct steps *normal)
     struct normal_work w = {0};
     struct regex_run *run = NULL;
     int rc = words_index(&a->words);
-    a->by_id = rc ? NULL : malloc(((size_t)a->words.size + 1) * sizeof *a->by_id);
-    if (rc == ERR_OK && !a->by_id)
-        rc = err_set(ERR_NOMEM, "out of memory for added tokens");
-    for (int64_t id = 0; id < a->words.size && rc == ERR_OK; id++)
+    a->by_id = malloc(((size_t)a->words.size + 1) * sizeof *a->by_id);
+    if (!a->by_id)
+        return err_set(ERR_NOMEM, "out of memory for added tokens");
+    for (int64_t id = 0; id < a->words.size; id++)
         a->by_id[id] = -1;
     /* Where normalizing makes two tokens equal the first counts, special ones before others. */
     for (int special = 1; special >= 0; special--)

@@ -37,11 +37,10 @@ static void find_bytes(struct bpe *m)
 {
     m->all_bytes = true;
     for (int b = 0; b < 256; b++) {
-        char s[8];
+        char s[] = "<0x00>";
         int n = m->o.bytes ? utf8_encode(byte_to_char((unsigned char)b), s) : 6;
         if (!m->o.bytes) {
             static const char hex[] = "0123456789ABCDEF";
-            memcpy(s, "<0x00>", 6);
             s[3] = hex[b >> 4];
             s[4] = hex[b & 15];
         }
@@ -205,7 +204,7 @@ int bpe_finish(struct bpe *m)
     /* A character without a token may vanish, so that its neighbours meet, or wait for the next one: no cuts then. */
     m->cuts = m->cuts && (m->o.byte_fallback ? m->all_bytes : m->unk >= 0 && !m->o.fuse_unk);
     int rc = bpe_work_open(&w);
-    for (int64_t id = 0; id < text->size && rc == ERR_OK; id++) {
+    for (int64_t id = 0; w && id < text->size && rc == ERR_OK; id++) {
         size_t n;
         const char *s = words_text(text, id, &n);
         if (!s || n == 0)
@@ -283,8 +282,10 @@ static int word(const struct bpe *m, struct bpe_work *w, const char *s, size_t n
 
 int bpe_encode(const struct bpe *m, struct bpe_work **work, const char *s, size_t n, struct tok_ids *out)
 {
-    int rc = n ? bpe_work_open(work) : ERR_OK;
-    if (rc || n == 0)
+    if (n == 0)
+        return ERR_OK;
+    int rc = bpe_work_open(work);
+    if (rc || !*work)
         return rc;
     const struct words *text = m->o.bytes ? &m->raw : m->o.vocab;
     if (m->o.ignore_merges && n <= text->longest) {

@@ -4,7 +4,7 @@
 #include "base/err.h"
 #include "text/bpe_impl.h"
 
-enum { END = UINT32_MAX };
+#define END UINT32_MAX /* no neighbour */
 
 /* ---- symbols ------------------------------------------------------------------------------------------------------------ */
 

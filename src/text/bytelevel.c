@@ -51,9 +51,10 @@ static size_t space_end(const char *s, size_t at, size_t n)
     return last > at ? last : end;
 }
 
-int gpt2_cut(const char *s, size_t at, size_t n, struct pieces *out)
+int gpt2_cut(const char *s, size_t *from, size_t n, struct pieces *out, int64_t limit)
 {
-    while (at < n) {
+    while (*from < n && out->n < limit) {
+        size_t at = *from;
         size_t width, lead = 0, end = s[at] == '\'' ? at + contraction(s, at, n) : at;
         if (end == at) {
             enum char_class class = class_at(s, at, &width);
@@ -67,7 +68,7 @@ int gpt2_cut(const char *s, size_t at, size_t n, struct pieces *out)
         int rc = split_push(out, at, end - at, true);
         if (rc)
             return rc;
-        at = end;
+        *from = end;
     }
     return ERR_OK;
 }

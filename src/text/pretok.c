@@ -271,23 +271,15 @@ static int edit_metaspace(const struct step *s, const char *text, size_t n, bool
     return rc;
 }
 
-/* All but the byte mapping. */
-static int bytelevel_cut(const struct step *s, struct split *x)
-{
-    int rc = s->prefix_space ? rewrite(s, x, edit_prefix) : ERR_OK;
-    if (rc || !s->use_regex)
-        return rc;
-    for (int64_t i = 0; i < x->piece.n && rc == ERR_OK; i++) {
-        struct piece o = x->piece.v[i];
-        rc = gpt2_cut(x->text, o.at, o.at + o.n, &x->next);
-    }
-    turn_pieces(x);
-    return rc;
-}
-
 static int bytelevel(const struct step *s, struct split *x)
 {
-    int rc = bytelevel_cut(s, x);
+    int rc = s->prefix_space ? rewrite(s, x, edit_prefix) : ERR_OK;
+    for (int64_t i = 0; s->use_regex && i < x->piece.n && rc == ERR_OK; i++) {
+        size_t from = x->piece.v[i].at;
+        rc = gpt2_cut(x->text, &from, from + x->piece.v[i].n, &x->next, INT64_MAX);
+    }
+    if (s->use_regex)
+        turn_pieces(x);
     return rc ? rc : rewrite(s, x, edit_map);
 }
 
@@ -400,11 +392,40 @@ int pretok_run(const struct steps *steps, bool skip_map, struct split *x, const 
     x->text = s;
     x->n = n;
     x->piece.n = x->next.n = 0;
+    x->cut_late = false;
+    x->late = 0;
+    x->late_from = 0;
     int rc = n ? split_push(&x->piece, 0, n, false) : ERR_OK;
     for (int64_t i = 0; i < steps->n && rc == ERR_OK; i++) {
         const struct step *st = &steps->v[i];
-        bool last = skip_map && i == steps->n - 1 && st->kind->pretok == bytelevel;
-        rc = last ? bytelevel_cut(st, x) : st->kind->pretok(st, x);
+        if (skip_map && i == steps->n - 1 && st->kind->pretok == bytelevel) {
+            rc = st->prefix_space ? rewrite(st, x, edit_prefix) : ERR_OK;
+            x->cut_late = st->use_regex;
+        } else
+            rc = st->kind->pretok(st, x);
     }
     return rc;
+}
+
+int split_batch(struct split *x, const struct pieces **out)
+{
+    enum { BATCH = 1024 };
+    *out = x->cut_late ? &x->next : &x->piece;
+    if (!x->cut_late) {
+        int64_t have = x->late ? 0 : x->piece.n;
+        x->late = x->piece.n;
+        return have > 0;
+    }
+    x->next.n = 0;
+    for (; x->late < x->piece.n && x->next.n < BATCH; x->late++) {
+        const struct piece *o = &x->piece.v[x->late];
+        size_t from = x->late_from > o->at ? x->late_from : o->at;
+        int rc = gpt2_cut(x->text, &from, o->at + o->n, &x->next, BATCH);
+        x->late_from = from;
+        if (rc)
+            return rc;
+        if (from < o->at + o->n)
+            break;
+    }
+    return x->next.n > 0;
 }

@@ -4,7 +4,7 @@
  *
  *     \s \S     White_Space: PCRE2 adds U+180E             \w \W \b \B   PCRE2 leaves out marks
  *     \h \H     hexadecimal digits: PCRE2 reads blanks     (?m)    dot matches newline: (?s); ^ and $ are always multi-line
- *     [:punct:] symbols too: PCRE2 takes those of ASCII    [a&&b] [a[b]]   operations on classes: refused                  */
+ *     [:punct:] and others   Unicode properties            [a[bc]]  a union: [abc]; [a[^b]] and [a&&b] are refused         */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stdlib.h>
@@ -71,47 +71,77 @@ static size_t posix_class(const char *s, size_t n)
     return k + 1 < n && s[k] == ':' && s[k + 1] == ']' ? k + 2 : 0;
 }
 
+/* "[:alpha:]" and others: Oniguruma goes by Unicode properties where PCRE2 goes by categories. NULL: they agree. */
+static const char *posix_content(const char *s, size_t n)
+{
+    static const struct {
+        const char *name, *content;
+    } all[] = {{"[:punct:]", "\\p{P}\\p{S}"},
+               {"[:alpha:]", "\\p{Alphabetic}"},
+               {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"},
+               {"[:word:]", WORD},
+               {"[:upper:]", "\\p{Uppercase}"},
+               {"[:lower:]", "\\p{Lowercase}"},
+               {"[:blank:]", "\\t\\p{Zs}"},
+               {"[:space:]", "\\t-\\r\\x{85}\\p{Z}"}};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (strlen(all[i].name) == n && memcmp(s, all[i].name, n) == 0)
+            return all[i].content;
+    return NULL;
+}
+
+/* One element inside a class; depth: of classes in classes. */
+static int64_t translate_class(struct buf *out, const char *s, size_t n, int *depth, const char *who)
+{
+    size_t posix = posix_class(s, n);
+    int rc;
+    if (posix) {
+        const char *content = posix_content(s, posix);
+        rc = content ? buf_puts(out, content) : buf_add(out, s, posix);
+        return rc ? rc : (int64_t)posix;
+    }
+    if ((s[0] == '[' && n > 1 && s[1] == '^') || (s[0] == '&' && n > 1 && s[1] == '&'))
+        return err_set(ERR_FORMAT, "%s: operations on character classes ([a[^b]], [a&&b]) are not supported in a regex", who);
+    if (s[0] == '[') {
+        (*depth)++;
+        return 1;
+    }
+    if (s[0] == ']' && --*depth > 0)
+        return 1;
+    rc = buf_add(out, s, 1);
+    return rc ? rc : 1;
+}
+
 /* One element of a pattern at s: appends its translation, returns the bytes read, or an error. */
-static int64_t translate_one(struct buf *out, const char *s, size_t n, bool *in_class, const char *who)
+static int64_t translate_one(struct buf *out, const char *s, size_t n, int *depth, const char *who)
 {
     size_t k = 1;
+    int rc = ERR_OK;
     if (s[0] == '\\' && n > 1) {
-        const char *e = escape(s[1], *in_class);
-        int rc = e ? buf_puts(out, e) : buf_add(out, s, 2);
+        const char *e = escape(s[1], *depth > 0);
+        rc = e ? buf_puts(out, e) : buf_add(out, s, 2);
         return rc ? rc : 2;
     }
-    if (*in_class) {
-        size_t posix = posix_class(s, n);
-        if (posix == 9 && memcmp(s, "[:punct:]", 9) == 0) {
-            int rc = buf_puts(out, "\\p{P}\\p{S}");
-            return rc ? rc : 9;
-        }
-        if (posix)
-            k = posix;
-        else if (s[0] == '[' || (s[0] == '&' && n > 1 && s[1] == '&'))
-            return err_set(ERR_FORMAT, "%s: operations on character classes ([a[b]], [a&&b]) are not supported in a regex", who);
-        else if (s[0] == ']')
-            *in_class = false;
-    } else if (s[0] == '[') {
-        *in_class = true;
+    if (*depth > 0)
+        return translate_class(out, s, n, depth, who);
+    if (s[0] == '[') {
+        *depth = 1;
         k += n > k && s[k] == '^'; /* a bracket that comes first stands for itself */
         k += n > k && s[k] == ']';
-    } else if ((k = flag_group(s, n)) > 0) {
-        int rc = ERR_OK;
-        for (size_t i = 0; i < k && rc == ERR_OK; i++)
-            rc = buf_add(out, s[i] == 'm' ? "s" : s + i, 1);
-        return rc ? rc : (int64_t)k;
-    } else
-        k = 1;
-    int rc = buf_add(out, s, k);
-    return rc ? rc : (int64_t)k;
+    }
+    size_t flags = flag_group(s, n);
+    for (size_t i = 0; i < flags && rc == ERR_OK; i++)
+        rc = buf_add(out, s[i] == 'm' ? "s" : s + i, 1);
+    if (flags == 0)
+        rc = buf_add(out, s, k);
+    return rc ? rc : (int64_t)(flags ? flags : k);
 }
 
 static int translate(struct buf *out, const char *s, size_t n, const char *who)
 {
-    bool in_class = false;
+    int depth = 0;
     for (size_t i = 0; i < n;) {
-        int64_t k = translate_one(out, s + i, n - i, &in_class, who);
+        int64_t k = translate_one(out, s + i, n - i, &depth, who);
         if (k < 0)
             return (int)k;
         i += (size_t)k;
@@ -228,9 +258,9 @@ static int next_regex(struct matches *m)
 {
     const struct regex *re = m->pattern->re;
     int got = PCRE2_ERROR_JIT_STACKLIMIT, rc = *m->run ? ERR_OK : run_open(m->run);
-    if (rc)
-        return rc;
     struct regex_run *r = *m->run;
+    if (rc || !r)
+        return rc;
     uint64_t steps = MATCH_STEPS + (uint64_t)m->n * MATCH_STEPS_BYTE;
     pcre2_set_match_limit(r->limits, steps > UINT32_MAX ? UINT32_MAX : (uint32_t)steps);
     if (re->jit)

@@ -101,10 +101,12 @@ static void work_free(struct work *w)
 /* Text without added tokens in it. */
 static int encode_plain(const struct tok *t, struct work *w, const char *s, size_t n, struct tok_ids *out)
 {
-    int rc = pretok_run(&t->pretok, t->bytes, &w->split, s, n);
-    for (int64_t i = 0; i < w->split.piece.n && rc == ERR_OK; i++)
-        rc = bpe_encode(t->bpe, &w->bpe, w->split.text + w->split.piece.v[i].at, w->split.piece.v[i].n, out);
-    return rc;
+    const struct pieces *p = NULL;
+    int got = 1, rc = pretok_run(&t->pretok, t->bytes, &w->split, s, n);
+    while (rc == ERR_OK && (got = split_batch(&w->split, &p)) > 0)
+        for (int64_t i = 0; i < p->n && rc == ERR_OK; i++)
+            rc = bpe_encode(t->bpe, &w->bpe, w->split.text + p->v[i].at, p->v[i].n, out);
+    return got < 0 ? got : rc;
 }
 
 /* Text between the tokens that are looked for in the raw text. */

@@ -216,10 +216,15 @@ struct split { /* a text being cut */
     struct pieces piece, next;
     struct buf buf[2]; /* text that a step has changed */
     int turn;
+    bool cut_late; /* the last step's cuts by GPT-2's pattern are made batch by batch: long texts need no long lists */
+    int64_t late;  /* next piece to be cut, and from where */
+    size_t late_from;
     struct regex_run **run;
 };
-/* skip_map: leave bytes as they are where the last step is ByteLevel (the model then maps them). */
+/* skip_map: leave bytes as they are where the last step is ByteLevel (the model then maps them). Then split_batch gives
+ * the pieces, in order: 1 and some of them, 0 after the last, or an error. */
 int pretok_run(const struct steps *steps, bool skip_map, struct split *x, const char *s, size_t n);
+int split_batch(struct split *x, const struct pieces **out);
 bool pretok_ends_in_bytes(const struct steps *steps);
 void split_free(struct split *x);
 int split_push(struct pieces *p, size_t at, size_t n, bool match);
@@ -227,9 +232,10 @@ int bytelevel_parse(const struct json_doc *d, const struct json *o, struct step 
 int bytelevel_map(const char *s, size_t n, struct buf *out); /* appends bytes as characters of the byte alphabet */
 int metaspace_parse(const struct json_doc *d, const struct json *o, struct step *s);
 
-/* bytelevel.c: cuts by GPT-2's pattern, without a regex engine; appends pieces of s + from. */
+/* bytelevel.c: cuts s[*from .. n-1] by GPT-2's pattern, without a regex engine; appends pieces until there are `limit`
+ * of them, and moves *from behind the last. */
 extern const char gpt2_pattern[];
-int gpt2_cut(const char *s, size_t at, size_t n, struct pieces *out);
+int gpt2_cut(const char *s, size_t *from, size_t n, struct pieces *out, int64_t limit);
 
 /* ---- bpe.c -------------------------------------------------------------------------------------------------------- */
 

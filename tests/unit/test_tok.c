@@ -174,6 +174,34 @@ static void byte_level_text_of_any_kind_comes_back(void)
     tok_close(t);
 }
 
+/* One tokenizer, several threads: encoding changes nothing in it. */
+static void threads_share_a_tokenizer(void)
+{
+    struct buf model = {0};
+    int differ = 0;
+    byte_model(&model);
+    struct tok *t = tok_of_parts(&(struct parts){.pretok = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
+                                                 .decode = "{\"type\": \"ByteLevel\"}",
+                                                 .model = buf_text(&model)});
+#pragma omp parallel for num_threads(4) reduction(+ : differ)
+    for (int i = 0; i < 64; i++) {
+        struct tok_ids ids = {0};
+        struct buf text = {0}, back = {0};
+        for (int k = 0; k < 300; k++)
+            buf_printf(&text, "%d a %c\n", i * k, 'a' + k % 26);
+        int rc = tok_encode(t, text.data, text.len, false, &ids);
+        if (rc == ERR_OK)
+            rc = tok_decode(t, ids.v, ids.n, false, &back);
+        differ += rc || back.len != text.len || memcmp(back.data, text.data, text.len) != 0;
+        buf_free(&text);
+        buf_free(&back);
+        tok_ids_free(&ids);
+    }
+    T_EQ(differ, 0);
+    buf_free(&model);
+    tok_close(t);
+}
+
 /* Unicode 15, 3.9, table 3-8: U+FFFD for maximal subparts. The ids are the bytes. */
 static void broken_utf8_becomes_replacement_characters(void)
 {
@@ -259,6 +287,7 @@ int main(int argc, char **argv)
     T_RUN(the_post_processor_puts_ids_around);
     T_RUN(sentencepiece_text_comes_back);
     T_RUN(byte_level_text_of_any_kind_comes_back);
+    T_RUN(threads_share_a_tokenizer);
     T_RUN(broken_utf8_becomes_replacement_characters);
     T_RUN(other_decoders_do_what_they_say);
     T_RUN(vocab_json_and_merges_txt_are_read_with_gpt2s_rules);

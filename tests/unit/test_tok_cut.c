@@ -25,7 +25,9 @@ static void same_cuts(const char *s, size_t n)
     struct matches m = {.pattern = &gpt2, .run = &run, .s = s, .n = n};
     size_t done = 0;
     int64_t i = 0;
-    T_EQ(gpt2_cut(s, 0, n, &p), ERR_OK);
+    size_t from = 0;
+    T_EQ(gpt2_cut(s, &from, n, &p, INT64_MAX), ERR_OK);
+    T_EQ(from, n);
     while (pattern_next(&m) > 0) {
         bool same = i < p.n && p.v[i].at == m.at && p.v[i].n == m.end - m.at && m.at == done;
         if (!same) {
@@ -195,6 +197,8 @@ static void regexes_mean_what_oniguruma_means(void)
                                                             "b"),
           "a|b"); /* long s is a case of s */
     T_STR(cut(SPLIT("{\"Regex\": \"x*\"}", "Isolated"), "axxb"), "a|xx|b");
+    T_STR(cut(SPLIT("{\"Regex\": \"[^a[bc]d]+\"}", "Removed"), "axbyczd"), "a|b|c|d");
+    T_CHECK(strstr(cut(SPLIT("{\"Regex\": \"[a[^b]]\"}", "Isolated"), "a"), "not supported"));
     T_CHECK(strstr(cut(SPLIT("{\"Regex\": \"[a&&[b]]\"}", "Isolated"), "a"), "not supported"));
     T_CHECK(strstr(cut(SPLIT("{\"Regex\": \"(a\"}", "Isolated"), "a"), "does not compile"));
 }
@@ -222,6 +226,46 @@ static void other_pre_tokenizers_cut_by_character(void)
           "a|\xC4\xA0|1|2");
 }
 
+/* The number of pieces of a long text, and in *sum a digest of their lengths in bytes of the text. */
+static int64_t count_pieces(const struct steps *steps, bool late, const struct buf *text, uint64_t *sum)
+{
+    struct regex_run *run = NULL;
+    struct split x = {.run = &run};
+    const struct pieces *p = NULL;
+    int64_t n = 0;
+    T_EQ(pretok_run(steps, late, &x, text->data, text->len), ERR_OK);
+    while (split_batch(&x, &p) > 0)
+        for (int64_t i = 0; i < p->n; i++, n++) {
+            size_t bytes = p->v[i].n; /* without `late` in the byte alphabet, a character a byte */
+            for (size_t k = 0; k < p->v[i].n && !late; k++)
+                bytes -= ((unsigned char)x.text[p->v[i].at + k] & 0xC0) == 0x80;
+            *sum = *sum * 31 + bytes;
+        }
+    regex_run_free(run);
+    split_free(&x);
+    return n;
+}
+
+static void cutting_late_cuts_the_same(void)
+{
+    static const char json[] = "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": true}, "
+                               "{\"type\": \"ByteLevel\", \"add_prefix_space\": true}]}";
+    struct json_doc *d = NULL;
+    struct steps steps = {0};
+    struct buf text = {0};
+    uint64_t sums[2] = {0, 0};
+    T_EQ(json_parse(&d, json, sizeof json - 1, "test"), ERR_OK);
+    T_EQ(steps_parse(&steps, &pretok_table, d, json_root(d)), ERR_OK);
+    for (int i = 0; i < 3000; i++)
+        buf_printf(&text, "it's %d \xC3\xA9 %s", i * i, i % 100 ? "x, y" : "1234567");
+    int64_t now = count_pieces(&steps, false, &text, &sums[0]), late = count_pieces(&steps, true, &text, &sums[1]);
+    T_EQ(late, now);
+    T_CHECK(now > 5000 && sums[0] == sums[1]);
+    buf_free(&text);
+    steps_free(&steps);
+    json_close(d);
+}
+
 int main(int argc, char **argv)
 {
     t_start(&argc, &argv);
@@ -235,6 +279,7 @@ int main(int argc, char **argv)
     T_RUN(the_five_behaviours_join_as_they_are_named);
     T_RUN(regexes_mean_what_oniguruma_means);
     T_RUN(other_pre_tokenizers_cut_by_character);
+    T_RUN(cutting_late_cuts_the_same);
     pattern_free(&gpt2);
     pattern_free(&unassigned);
     return t_done();
