@@ -32,7 +32,7 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wvla -Wconversion -Wdouble-promotion 
 BLASDIR := $(firstword $(wildcard /usr/lib/*/openblas-openmp))
 CFLAGS_ALL = -std=c11 -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE $(OPT) -g -fno-math-errno -ffp-contract=off -fopenmp $(WARN) -Isrc -I. \
              $(patsubst -I%,-isystem %,$(filter -I%,$(shell pkg-config --cflags $(PKGS) 2>/dev/null))) $(EXTRA_CFLAGS)
-LDLIBS_ALL = $(if $(BLASDIR),-L$(BLASDIR) -Wl$(comma)-rpath$(comma)$(BLASDIR)) $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -lpthread $(EXTRA_LDLIBS)
+LDLIBS_ALL = $(if $(BLASDIR),-L$(BLASDIR) -Wl$(comma)-rpath$(comma)$(BLASDIR)) $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lhdf5_hl -lm -lpthread $(EXTRA_LDLIBS)
 comma := ,
 
 # The folder selects the instruction set, and nothing else does.
