@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "build_info.h"
 #include "comm/comm.h"
+#include "io/file.h"
 #include "sched/job.h"
 #include "sched/run.h"
 
@@ -23,6 +24,8 @@ const struct app_command app_run = {
              "tasks.[0].lengths=[512]\n"
              "The same command continues a job that was interrupted, with any number of ranks.\n\n"
              "  --fresh    start over: drop what an earlier run of this output has finished\n"
+             "  --exit-file FILE   write the exit code there too: mpirun --enable-recovery, which survives dead ranks, returns 0\n"
+             "                     whatever happened (slurm/launch.sh does all this)\n"
              "  --quiet    warnings and the table only       --verbose  more\n\n"
              "exit codes: 0 complete, 1 error, 2 wrong command line or job, 3 complete but some samples failed,\n"
              "            75 stopped in order (signal, Slurm end time, full disk): run the same command again\n\n",
@@ -31,7 +34,7 @@ const struct app_command app_run = {
 };
 
 struct args {
-    const char *job;
+    const char *job, *exit_file;
     const char **override;
     int n_overrides;
     bool fresh;
@@ -47,6 +50,8 @@ static int parse(int argc, char **argv, struct args *a)
             a->level = LOG_WARN;
         else if (!strcmp(argv[i], "--verbose"))
             a->level = LOG_DEBUG;
+        else if (!strcmp(argv[i], "--exit-file") && i + 1 < argc)
+            a->exit_file = argv[++i];
         else if (argv[i][0] == '-')
             return err_set(ERR_ARG, "there is no option '%s' (asterism run --help)", argv[i]);
         else if (strchr(argv[i], '='))
@@ -73,6 +78,14 @@ static int exit_code(int rc, const struct run_result *res)
     if (rc)
         return app_fail(rc);
     return res->stopped ? APP_INCOMPLETE : res->failed_samples ? APP_FAILED : APP_OK;
+}
+
+static void write_code(const char *path, int code)
+{
+    char text[16];
+    int n = snprintf(text, sizeof text, "%d\n", code);
+    if (file_write_durable(path, text, (size_t)n))
+        log_warn("the exit code %d cannot be written: %s", code, err_text());
 }
 
 static int run(int argc, char **argv)
@@ -107,6 +120,8 @@ static int run(int argc, char **argv)
         rc = run_job(&o, world, stdout, &res);
     }
     code = exit_code(rc, &res);
+    if (a.exit_file && (!world || world->rank == 0))
+        write_code(a.exit_file, code);
     fflush(NULL);
     /* Only rank 0's code is the job's: others that say the same again make mpirun tell about each. */
     if (!rc && world && world->rank != 0)
@@ -114,7 +129,7 @@ static int run(int argc, char **argv)
     free(a.override);
     buf_free(&line);
     if (res.lost_ranks)
-        _exit(code); /* MPI_Finalize would meet the dead */
+        alarm(10); /* MPI_Finalize among survivors works in Open MPI 4.1; should it wait for the dead, it ends here */
     comm_free(world);
     comm_stop();
     return code;

@@ -18,7 +18,6 @@
 #include "model/model.h"
 
 struct attn_method;
-struct buf;
 struct task;
 struct tok;
 
@@ -69,13 +68,6 @@ void job_close(struct job *j); /* NULL is fine */
 /* As job_open on every rank: rank 0 first, so that one mistake gives one sentence. Collective over g. */
 struct comm_group;
 int job_open_all(struct job **out, const char *path, const char *const *overrides, int n_overrides, const struct comm_group *g);
-
-/* The options that decide what the results are, as text, one "key = value" a line: models by their digest, methods, tasks,
- * seed; not threads, ranks or paths. Two jobs with the same text may share finished shards. */
-int job_identity(const struct job *j, struct buf *out);
-
-/* The first lines in which two identities differ, for people; "" if equal. */
-int job_difference(const char *was, const char *is, struct buf *out);
 
 /* All options with types, defaults and ranges. */
 void job_help(FILE *f);

@@ -341,23 +341,18 @@ static void sample_texts(struct out *o, const struct span *s, const char *name, 
     }
     for (int64_t i = 0; i < n; i++)
         end[i] += first;
-    snprintf(path, sizeof path, "%s/%s", s->folder, name);
-    h5_write(o->f, &(struct h5_column){.path = path,
-                                       .type = H5_U8,
-                                       .rows = total,
-                                       .first = first,
-                                       .count = (int64_t)all.len,
-                                       .data = all.data,
-                                       .about = "UTF-8 bytes of all rows"});
-    snprintf(path, sizeof path, "%s/%s_end", s->folder, name);
-    h5_write(o->f, &(struct h5_column){.path = path,
-                                       .type = H5_I64,
-                                       .rows = s->rows,
-                                       .first = s->first,
-                                       .count = s->count,
-                                       .data = end,
-                                       .unit = "byte",
-                                       .about = "where the row's bytes end; they begin where the row before ends"});
+    if (total > 0) { /* every rank knows; no empty datasets */
+        struct h5_column text = {
+            .path = path, .type = H5_U8, .rows = total, .first = first, .count = (int64_t)all.len, .data = all.data};
+        struct h5_column ends = {
+            .path = path, .type = H5_I64, .rows = s->rows, .first = s->first, .count = s->count, .data = end, .unit = "byte"};
+        text.about = "UTF-8 bytes of all rows";
+        ends.about = "where the row's bytes end; they begin where the row before ends";
+        snprintf(path, sizeof path, "%s/%s", s->folder, name);
+        h5_write(o->f, &text);
+        snprintf(path, sizeof path, "%s/%s_end", s->folder, name);
+        h5_write(o->f, &ends);
+    }
     free(bytes);
     free(end);
     buf_free(&all);
@@ -369,8 +364,8 @@ static void write_samples(struct out *o, int task)
         {"cell", "1", "row of /cells", SRC_CELL, 0},
         {"id", "1", "position in the dataset", SRC_ID, 0},
         {"group", "1", "document: the unit of the bootstrap", SRC_GROUP, 0},
-        {"tokens", "token", "through the model", SRC_TOKENS, 0},
-        {"scored", "token", "of these, predictions that count", SRC_SCORED, 0},
+        {"n_tokens", "token", "through the model", SRC_TOKENS, 0},
+        {"n_scored", "token", "of these, predictions that count", SRC_SCORED, 0},
         {"status", "1", "0 ok, 1 failed, 2 did not fit into memory, 3 not done yet", SRC_STATUS, 0},
     };
     const struct task *t = o->w->job->task[task].impl;

@@ -17,6 +17,7 @@
 #include "sched/board.h"
 #include "sched/exec.h"
 #include "sched/gather.h"
+#include "sched/identity.h"
 #include "sched/job.h"
 #include "sched/master.h"
 #include "sched/merge.h"
@@ -86,10 +87,13 @@ static int check_output(const struct run *r)
 static int open_store(struct run *r)
 {
     char job[SHA_HEX] = "";
+    struct buf id = {0};
     int rc = ERR_OK;
     if (r->rank == 0) {
         rc = check_output(r);
-        rc = rc ? rc : store_open(&r->store, r->job->output, r->work, r->o->fresh);
+        rc = rc ? rc : identity_work(r->work, &id);
+        rc = rc ? rc : store_open(&r->store, r->job->output, buf_text(&id), r->o->fresh);
+        buf_free(&id);
         snprintf(job, sizeof job, "%s", r->store.job);
     }
     rc = comm_agree(r->world, rc);

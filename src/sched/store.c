@@ -10,7 +10,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "io/shardfile.h"
-#include "sched/job.h"
+#include "sched/identity.h"
 #include "sched/outcome.h"
 #include "sched/work.h"
 
@@ -40,7 +40,7 @@ static int check_job(const char *path, const char *identity)
         return file_write_durable(path, identity, strlen(identity));
     rc = buf_read_file(&was, path, 0);
     if (!rc && strcmp(buf_text(&was), identity)) {
-        rc = job_difference(buf_text(&was), identity, &diff);
+        rc = identity_difference(buf_text(&was), identity, &diff);
         rc = rc ? rc
                 : err_set(ERR_ARG,
                           "%s: finished shards of another job are here; give the job another output, or start over with --fresh:%s",
@@ -51,14 +51,12 @@ static int check_job(const char *path, const char *identity)
     return rc;
 }
 
-int store_open(struct store *s, const char *output, const struct work *w, bool fresh)
+int store_open(struct store *s, const char *output, const char *identity, bool fresh)
 {
-    struct buf id = {0};
     char path[FILE_PATH];
     *s = (struct store){0};
     int rc = folder_of(s, output);
-    rc = rc ? rc : work_identity(w, &id);
-    rc = rc ? rc : sha_bytes(id.data, id.len, s->job);
+    rc = rc ? rc : sha_bytes(identity, strlen(identity), s->job);
     rc = rc ? rc : file_make_folders(s->folder);
     rc = rc ? rc : file_folder_writable(s->folder);
     rc = rc ? rc : shardfile_lock(&s->lock, s->folder, STALE_S);
@@ -67,12 +65,11 @@ int store_open(struct store *s, const char *output, const struct work *w, bool f
         rc = shardfile_each(s->folder, remove_one, NULL);
         unlink(path);
     }
-    rc = rc ? rc : check_job(path, buf_text(&id));
+    rc = rc ? rc : check_job(path, identity);
     if (!rc)
         shardfile_sweep(s->folder, STALE_S);
     else
         store_close(s);
-    buf_free(&id);
     return rc;
 }
 

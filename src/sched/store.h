@@ -19,9 +19,9 @@ struct store {
     struct shardfile_lock *lock;          /* rank 0 */
 };
 
-/* Rank 0: makes the folder, locks it, compares or writes job.txt. fresh: what is there is removed. Every set of w must be
- * open. ERR_ARG: another master is at work, or the folder belongs to another job (the difference is named); ERR_IO. */
-int store_open(struct store *s, const char *output, const struct work *w, bool fresh);
+/* Rank 0: makes the folder, locks it, compares or writes job.txt. identity: identity_work's text. fresh: what is there is
+ * removed. ERR_ARG: another master is at work, or the folder belongs to another job (the difference is named); ERR_IO. */
+int store_open(struct store *s, const char *output, const char *identity, bool fresh);
 /* Another rank: just the names; job as rank 0 has it. */
 int store_join(struct store *s, const char *output, const char *job);
 void store_close(struct store *s);

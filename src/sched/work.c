@@ -10,7 +10,6 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "sched/job.h"
-#include "text/tok.h"
 
 /* A decoded token re-reads all weights for a few rows: about so many times the cost of a prefilled one. */
 static const double DECODE_WEIGHT = 4;
@@ -202,15 +201,6 @@ void work_cost(const struct work *w, int cell, int64_t first, int64_t n, struct 
 double work_seconds(const struct work_cost *c, const struct work_rate *r)
 {
     return c->linear_flops / r->linear + c->attn_flops / r->attn;
-}
-
-int work_identity(const struct work *w, struct buf *out)
-{
-    int rc = job_identity(w->job, out);
-    for (int i = 0; i < w->n_sets && !rc; i++)
-        rc = buf_printf(out, "data %s, %s, length %lld: %s\n", w->job->model[w->set[i].model].name,
-                        w->job->task[w->set[i].task].name, (long long)w->set[i].env.length, w->set[i].signature);
-    return rc;
 }
 
 void work_cell_name(const struct work *w, int cell, char *out, int cap)

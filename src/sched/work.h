@@ -12,7 +12,6 @@
 
 #include "task/task.h"
 
-struct buf;
 struct job;
 
 struct work_set {
@@ -55,9 +54,6 @@ struct work_cost {
 /* Predicted cost of n positions from first; its set must be open. Pure. */
 void work_cost(const struct work *w, int cell, int64_t first, int64_t n, struct work_cost *out);
 double work_seconds(const struct work_cost *c, const struct work_rate *r);
-
-/* The identity of the job (job_identity) and of its data: what finished shards are checked against. Every set must be open. */
-int work_identity(const struct work *w, struct buf *out);
 
 /* "model, method, task, length" for people. */
 void work_cell_name(const struct work *w, int cell, char *out, int cap);
