@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/tile.h"
+
 #define KERN_ISA(n, runs) extern const struct kern_table kern_##n;
 #define KERN_PART(n, of, runs) extern const struct kern_table kern_##n;
 #include "kernels/isas.def"
@@ -113,7 +115,5 @@ size_t kern_kv_bytes(enum kern_dtype t, int64_t dim, int64_t keys)
 
 size_t kern_tile_scratch(int64_t rows, int64_t dim)
 {
-    /* queries packed per row group, a panel of scores, lanes of the sums; see kernels/tile.h */
-    size_t r = (size_t)(rows + 15) / 16 * 16, d = (size_t)(dim + 15) / 16 * 16;
-    return r * d * sizeof(float) + r * 512 * sizeof(float);
+    return (size_t)(rows * (KERN_KB + TILE_LD + (dim + 1) / 2)) * sizeof(float);
 }

@@ -55,7 +55,7 @@ static void check_ulp(const float *got, const float *want, int64_t n, double ulp
 static float in1[BIG + PAD], in2[BIG + PAD], in3[BIG + PAD], got[BIG + PAD], want[BIG + PAD];
 
 /* Runs body for all sizes and offsets with x, y, z inputs and g, w outputs that start as copies of one another. */
-#define EACH(scale_, ...)                                                                                                         \
+#define EACH(scale_, ...)                                                                                                          \
     for (int64_t n = 0; n <= MAX_N; n++)                                                                                           \
         for (int64_t off = 0; off < 4; off++) {                                                                                    \
             float *x = in1 + off, *y = in2 + (off + 1) % 4, *z = in3 + (off + 2) % 4, *g = got + off, *w = want + off;             \
@@ -63,7 +63,7 @@ static float in1[BIG + PAD], in2[BIG + PAD], in3[BIG + PAD], got[BIG + PAD], wan
             guard(got, n + PAD), guard(want, n + PAD);                                                                             \
             memcpy(g, z, (size_t)n * sizeof *g), memcpy(w, z, (size_t)n * sizeof *w);                                              \
             (void)x, (void)y;                                                                                                      \
-        __VA_ARGS__;                                                                                                                   \
+            __VA_ARGS__;                                                                                                           \
             check_guard(got, off, n, n + PAD);                                                                                     \
         }
 
@@ -175,15 +175,16 @@ static void norms_equal_the_plain_ones(void)
 }
 
 /* silu = x / (1 + e^-x): 2 ulp of the exponential, one each of sum, quotient, product. gelu: the cubic in the exponent
- * is rounded, which a large exponent u turns into |u| eps of the result; beyond the single precision's reach both are 0. */
+ * is rounded, which a large exponent u turns into |u| eps of the result; the erf form's Phi is good to 1.5e-7 and rounding,
+ * so x Phi(x) up to 5 to 1.2e-6, and times up to 5 again to 6e-6. */
 static void activations_equal_the_plain_ones(void)
 {
     EACH(12, kern.silu(g, n); ref.silu(w, n); check_ulp(g, w, n, 6, "silu"));
     EACH(12, kern.silu_mul(g, x, y, n); ref.silu_mul(w, x, y, n); check_ulp(g, w, n, 7, "silu_mul"));
     for (int tanh_form = 0; tanh_form < 2; tanh_form++) {
-        EACH(5, kern.gelu(g, n, tanh_form); ref.gelu(w, n, tanh_form); for (int64_t i = 0; i < n; i++) T_NEAR(g[i], w[i], 6e-7));
+        EACH(5, kern.gelu(g, n, tanh_form); ref.gelu(w, n, tanh_form); for (int64_t i = 0; i < n; i++) T_NEAR(g[i], w[i], 1.2e-6));
         EACH(5, kern.gelu_mul(g, x, y, n, tanh_form); ref.gelu_mul(w, x, y, n, tanh_form);
-             for (int64_t i = 0; i < n; i++) T_NEAR(g[i], w[i], 6e-7));
+             for (int64_t i = 0; i < n; i++) T_NEAR(g[i], w[i], 6e-6));
     }
 }
 

@@ -1,0 +1,170 @@
+/* The vector vocabulary of kernels/simd_*.h for AVX2 with FMA and F16C: 8 floats. */
+#ifndef AST_KERNELS_AVX2_SIMD_H
+#define AST_KERNELS_AVX2_SIMD_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+typedef __m256 vf;
+typedef __m256i vi;
+enum { W = 8 };
+#define INL static inline __attribute__((always_inline, unused))
+
+INL vf vset1(float x)
+{
+    return _mm256_set1_ps(x);
+}
+INL vf vzero(void)
+{
+    return _mm256_setzero_ps();
+}
+INL vf vload(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+INL void vstore(float *p, vf x)
+{
+    _mm256_storeu_ps(p, x);
+}
+INL vi vlanes_below(int64_t n)
+{
+    int c = n > 8 ? 8 : n < 0 ? 0 : (int)n;
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(c), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+/* the first n lanes, 0 <= n <= W; the others are zeros */
+INL vf vload_n(const float *p, int64_t n)
+{
+    return _mm256_maskload_ps(p, vlanes_below(n));
+}
+INL void vstore_n(float *p, vf x, int64_t n)
+{
+    _mm256_maskstore_ps(p, vlanes_below(n), x);
+}
+INL vf vadd(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+INL vf vsub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+INL vf vmul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+INL vf vdiv(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+INL vf vfma(vf a, vf b, vf c) /* a b + c */
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+INL vf vfnma(vf a, vf b, vf c) /* c - a b */
+{
+    return _mm256_fnmadd_ps(a, b, c);
+}
+/* b where either is NaN */
+INL vf vmax(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+INL vf vmin(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+INL vf vround(vf a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* a 2^n for whole n, |n| <= 250: in two halves, for gradual underflow */
+INL vf vscale2(vf a, vf n)
+{
+    vi whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), rest = _mm256_sub_epi32(whole, half);
+    vi bias = _mm256_set1_epi32(127);
+    vf x = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+    vf y = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+    return _mm256_mul_ps(_mm256_mul_ps(a, x), y);
+}
+INL float vsum(vf a)
+{
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+INL float vtop(vf a)
+{
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+INL int vany_gt(vf a, vf b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
+}
+/* x in lanes first <= i < last, -INFINITY elsewhere */
+INL vf vkeep(vf x, int64_t first, int64_t last)
+{
+    vi keep = _mm256_andnot_si256(vlanes_below(first), vlanes_below(last));
+    return _mm256_blendv_ps(_mm256_set1_ps(-__builtin_inff()), x, _mm256_castsi256_ps(keep));
+}
+INL int vall_finite(vf a)
+{
+    vf zero = _mm256_sub_ps(a, a); /* NaN for NaN and infinities */
+    return _mm256_movemask_ps(_mm256_cmp_ps(zero, zero, _CMP_UNORD_Q)) == 0;
+}
+INL int vnan_mask(vf a)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+}
+INL int veq_mask(vf a, vf b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ));
+}
+INL vf vrelu(vf a) /* NaN stays */
+{
+    return _mm256_max_ps(_mm256_setzero_ps(), a);
+}
+INL vf vneg_where(vf x, vf sign) /* -x where sign is negative */
+{
+    return _mm256_xor_ps(x, _mm256_and_ps(sign, _mm256_set1_ps(-0.0F)));
+}
+INL vf vabs(vf x)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0F), x);
+}
+INL vf vselect_neg(vf sign, vf neg, vf other) /* neg where sign < 0 */
+{
+    return _mm256_blendv_ps(other, neg, sign);
+}
+
+/* 32-bit lanes that hold two bf16: the even one (low half) and the odd one as floats */
+INL vf vbf_even(vf x)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16));
+}
+INL vf vbf_odd(vf x)
+{
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32((int)0xFFFF0000)));
+}
+/* W bf16 at p as floats */
+INL vf vload_bf16(const void *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
+INL vf vload_f16(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+/* to bf16, nearest even, quiet NaN: W of them to p */
+INL void vstore_bf16(void *p, vf x)
+{
+    vi bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    vi up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    vi quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    up = _mm256_blendv_epi8(up, quiet, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+    up = _mm256_srli_epi32(up, 16);
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(_mm256_castsi256_si128(up), _mm256_extracti128_si256(up, 1)));
+}
+
+#endif

@@ -1,0 +1,159 @@
+/* The vector vocabulary of kernels/simd_*.h for AVX-512: 16 floats. */
+#ifndef AST_KERNELS_AVX512_SIMD_H
+#define AST_KERNELS_AVX512_SIMD_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+typedef __m512 vf;
+typedef __m512i vi;
+enum { W = 16 };
+#define INL static inline __attribute__((always_inline, unused))
+
+INL vf vset1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+INL vf vzero(void)
+{
+    return _mm512_setzero_ps();
+}
+INL vf vload(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+INL void vstore(float *p, vf x)
+{
+    _mm512_storeu_ps(p, x);
+}
+/* the first n lanes, 0 <= n <= W; the others are zeros */
+INL vf vload_n(const float *p, int64_t n)
+{
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+INL void vstore_n(float *p, vf x, int64_t n)
+{
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x);
+}
+INL vf vadd(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+INL vf vsub(vf a, vf b)
+{
+    return _mm512_sub_ps(a, b);
+}
+INL vf vmul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+INL vf vdiv(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
+INL vf vfma(vf a, vf b, vf c) /* a b + c */
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+INL vf vfnma(vf a, vf b, vf c) /* c - a b */
+{
+    return _mm512_fnmadd_ps(a, b, c);
+}
+/* b where either is NaN */
+INL vf vmax(vf a, vf b)
+{
+    return _mm512_max_ps(a, b);
+}
+INL vf vmin(vf a, vf b)
+{
+    return _mm512_min_ps(a, b);
+}
+INL vf vround(vf a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* a 2^n for whole n, gradual underflow included */
+INL vf vscale2(vf a, vf n)
+{
+    return _mm512_scalef_ps(a, n);
+}
+INL float vsum(vf a)
+{
+    return _mm512_reduce_add_ps(a);
+}
+INL float vtop(vf a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+INL int vany_gt(vf a, vf b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
+}
+/* x in lanes first <= i < last, -INFINITY elsewhere */
+INL vf vkeep(vf x, int64_t first, int64_t last)
+{
+    uint32_t upto = last >= W  ? 0xFFFFu
+                    : last > 0 ? (1u << last) - 1
+                               : 0,
+             from = first <= 0   ? 0
+                    : first >= W ? 0xFFFFu
+                                 : (1u << first) - 1;
+    return _mm512_mask_blend_ps((__mmask16)(upto & ~from), _mm512_set1_ps(-__builtin_inff()), x);
+}
+INL int vall_finite(vf a)
+{
+    return _mm512_fpclass_ps_mask(a, 0x99) == 0; /* quiet NaN, both infinities, signalling NaN */
+}
+INL int vnan_mask(vf a)
+{
+    return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+}
+INL int veq_mask(vf a, vf b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+}
+INL vf vrelu(vf a) /* NaN stays */
+{
+    return _mm512_max_ps(_mm512_setzero_ps(), a);
+}
+INL vf vneg_where(vf x, vf sign) /* -x where sign is negative */
+{
+    return _mm512_xor_ps(x, _mm512_and_ps(sign, _mm512_set1_ps(-0.0F)));
+}
+INL vf vabs(vf x)
+{
+    return _mm512_andnot_ps(_mm512_set1_ps(-0.0F), x);
+}
+INL vf vselect_neg(vf sign, vf neg, vf other) /* neg where sign < 0 */
+{
+    return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(sign)), other, neg);
+}
+
+/* 32-bit lanes that hold two bf16: the even one (low half) and the odd one as floats */
+INL vf vbf_even(vf x)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16));
+}
+INL vf vbf_odd(vf x)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xFFFF0000)));
+}
+/* W bf16 at p as floats */
+INL vf vload_bf16(const void *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+INL vf vload_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+/* to bf16, nearest even, quiet NaN: W of them to p */
+INL void vstore_bf16(void *p, vf x)
+{
+    vi bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    vi up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+    up = _mm512_mask_or_epi32(up, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
+}
+
+#endif

@@ -1,0 +1,520 @@
+/* Attention tiles in the vocabulary of <isa>/simd.h: one engine for dense, block-sparse and gathered tiles.
+ *
+ * Work comes as a sequence of (block, mask of the rows that see it). Runs of blocks with one mask make register-blocked
+ * products S = Q K^T of the masked rows alone; a row's scores lie side by side in its line of the panel. When a line is
+ * full, exponentials are taken and P V is added run by run. So no work is done on a union of selections, while rows that
+ * share a block share its loads. The includer defines, for each element type, what one 4-byte step does:
+ *     STEP_F32(acc, k, q)    acc += k q                    one dim (or key) a step
+ *     STEP_BF16(acc, k, q)   acc += k.even q.even + k.odd q.odd   two a step
+ *     STORE_BF16(p, x)       W floats to bf16 at p */
+#ifndef AST_KERNELS_SIMD_TILE_H
+#define AST_KERNELS_SIMD_TILE_H
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/tile.h"
+
+enum { VB = KERN_KB / W, QK_ROWS = W == 16 ? 8 : 6, PV_ROWS = W == 16 ? 4 : 6, PV_VECS = W == 16 ? 4 : 2 };
+#define UNROLL _Pragma("GCC unroll 32")
+
+/* A run of blocks that the same rows see; columns at .. at + n in the line of row[i] start at slot[i] blocks. */
+struct run {
+    int64_t rows, n;
+    uint8_t row[KERN_MAX_ROWS], slot[KERN_MAX_ROWS];
+    int32_t block[TILE_PANEL];
+};
+
+struct engine {
+    const struct kern_tile *t;
+    const struct kern_kv *kv;
+    const float *q;        /* (rows, steps) 4-byte elements */
+    int64_t steps, v_rows; /* steps of a score; rows of 4-byte elements of V in a block */
+    int64_t min_end, max_begin;
+    float *s, *lanes;
+    struct run run[TILE_PANEL];
+    int n_runs, longest;
+    uint64_t mask;               /* of the last run */
+    uint8_t used[KERN_MAX_ROWS]; /* blocks in each row's line */
+};
+
+/* ---- S = Q K^T: mr rows, nb blocks; one chain of steps for each score, whatever mr and nb ---- */
+
+#define QK_BODY(STEP)                                                                                                              \
+    vf acc[8 * 4 * VB]; /* mr nb VB <= 24 of them are used and live in registers */                                                \
+    UNROLL                                                                                                                         \
+    for (int i = 0; i < mr * nb * VB; i++)                                                                                         \
+        acc[i] = vzero();                                                                                                          \
+    for (int64_t c = 0; c < steps; c++) {                                                                                          \
+        vf key[4 * VB];                                                                                                            \
+        UNROLL                                                                                                                     \
+        for (int b = 0; b < nb; b++)                                                                                               \
+            UNROLL                                                                                                                 \
+        for (int u = 0; u < VB; u++)                                                                                               \
+            key[b * VB + u] = vload(k[b] + c * KERN_KB + u * W);                                                                   \
+        UNROLL                                                                                                                     \
+        for (int r = 0; r < mr; r++) {                                                                                             \
+            vf one = vset1(q[r][c]);                                                                                               \
+            UNROLL                                                                                                                 \
+            for (int i = 0; i < nb * VB; i++)                                                                                      \
+                acc[r * nb * VB + i] = STEP(acc[r * nb * VB + i], key[i], one);                                                    \
+        }                                                                                                                          \
+    }                                                                                                                              \
+    UNROLL                                                                                                                         \
+    for (int r = 0; r < mr; r++)                                                                                                   \
+        UNROLL                                                                                                                     \
+    for (int i = 0; i < nb * VB; i++)                                                                                              \
+        vstore(s[r] + i * W, acc[r * nb * VB + i]);
+
+INL void qk_f32(const int mr, const int nb, const float *const *q, const float *const *k, int64_t steps, float *const *s){
+    QK_BODY(STEP_F32)} INL void qk_bf16(const int mr, const int nb, const float *const *q, const float *const *k, int64_t steps,
+                                        float *const *s){QK_BODY(STEP_BF16)}
+
+#define QK_CASE(type, mr, nb)                                                                                                      \
+    case (mr)*8 + (nb):                                                                                                            \
+        qk_##type(mr, nb, q, k, steps, s);                                                                                         \
+        break;
+#define QK_SWITCH(type)                                                                                                            \
+    static void qk_any_##type(int mr, int nb, const float *const *q, const float *const *k, int64_t steps, float *const *s)        \
+    {                                                                                                                              \
+        switch (mr * 8 + nb) {                                                                                                     \
+            QK_CASE(type, 1, 1)                                                                                                    \
+            QK_CASE(type, 2, 1)                                                                                                    \
+            QK_CASE(type, 3, 1)                                                                                                    \
+            QK_CASE(type, 4, 1)                                                                                                    \
+            QK_CASE(type, 5, 1)                                                                                                    \
+            QK_CASE(type, 6, 1)                                                                                                    \
+            QK_CASE(type, 7, 1)                                                                                                    \
+            QK_CASE(type, 8, 1)                                                                                                    \
+            QK_CASE(type, 1, 2)                                                                                                    \
+            QK_CASE(type, 2, 2)                                                                                                    \
+            QK_CASE(type, 3, 2)                                                                                                    \
+            QK_CASE(type, 4, 2)                                                                                                    \
+            QK_CASE(type, 5, 2)                                                                                                    \
+            QK_CASE(type, 6, 2)                                                                                                    \
+            QK_CASE(type, 7, 2)                                                                                                    \
+            QK_CASE(type, 8, 2)                                                                                                    \
+            QK_CASE(type, 1, 4)                                                                                                    \
+            QK_CASE(type, 2, 4)                                                                                                    \
+            QK_CASE(type, 3, 4)                                                                                                    \
+            QK_CASE(type, 4, 4)                                                                                                    \
+        }                                                                                                                          \
+    }
+QK_SWITCH(f32) QK_SWITCH(bf16)
+
+    static void scores_of_run(const struct engine *e, const struct run *u)
+{
+    bool bf16 = e->kv->dtype == KERN_BF16;
+    int64_t block_size = e->steps * KERN_KB;
+    for (int64_t i = 0; i < u->rows;) {
+        int mr = u->rows - i < QK_ROWS ? (int)(u->rows - i) : QK_ROWS;
+        const float *q[8], *k[4];
+        float *s[8];
+        int most = W == 16 ? (mr <= 4 ? 4 : 2) : mr == 1 ? 4 : mr <= 3 ? 2 : 1;
+        for (int r = 0; r < mr; r++)
+            q[r] = e->q + u->row[i + r] * e->steps;
+        for (int64_t b = 0; b < u->n;) {
+            int nb = most;
+            while (nb > u->n - b)
+                nb /= 2;
+            for (int x = 0; x < nb; x++)
+                k[x] = (const float *)e->kv->k + u->block[b + x] * block_size;
+            for (int r = 0; r < mr; r++)
+                s[r] = e->s + u->row[i + r] * TILE_LD + (u->slot[i + r] + b) * KERN_KB;
+            (bf16 ? qk_any_bf16 : qk_any_f32)(mr, nb, q, k, e->steps, s);
+            b += nb;
+        }
+        i += mr;
+    }
+}
+
+/* -INFINITY where a row may not look: only blocks at the edge of begin and end get here */
+static void mask_edges(const struct engine *e, const struct run *u)
+{
+    for (int64_t b = 0; b < u->n; b++) {
+        int64_t first = (int64_t)u->block[b] * KERN_KB;
+        if (first >= e->max_begin && first + KERN_KB <= e->min_end)
+            continue;
+        for (int64_t i = 0; i < u->rows; i++) {
+            int64_t r = u->row[i], end = e->t->end[r] < e->kv->n ? e->t->end[r] : e->kv->n;
+            int64_t from = e->t->begin ? e->t->begin[r] - first : 0, to = end - first;
+            float *s = e->s + r * TILE_LD + (u->slot[i] + b) * KERN_KB;
+            if (from > 0 || to < KERN_KB)
+                for (int x = 0; x < VB; x++)
+                    vstore(s + x * W, vkeep(vload(s + x * W), from - x * W, to - x * W));
+        }
+    }
+}
+
+/* ---- exponentials of one row's line ---- */
+
+INL float exponent_of(float m) /* M of m = M ln 2 */
+{
+    return m == -INFINITY ? 0 : rintf(m * LOG2E_F);
+}
+
+static void raise_exponent(const struct engine *e, int64_t r, float top)
+{
+    const struct kern_tile *t = e->t;
+    float old = exponent_of(t->m[r]), now = ceilf(top * LOG2E_F);
+    if (!(top < INFINITY) || (t->m[r] != -INFINITY && now <= old))
+        return;
+    if (t->m[r] != -INFINITY) {
+        float *o = t->o + r * t->dim, *lanes = e->lanes + r * KERN_KB;
+        vf by = vscale2(vset1(1), vset1(fmaxf(old - now, -200)));
+        int64_t i = 0;
+        for (; i + W <= t->dim; i += W)
+            vstore(o + i, vmul(vload(o + i), by));
+        vstore_n(o + i, vmul(vload_n(o + i, t->dim - i), by), t->dim - i);
+        for (i = 0; i < KERN_KB; i += W)
+            vstore(lanes + i, vmul(vload(lanes + i), by));
+    }
+    t->m[r] = (float)((double)now * 0.69314718055994530942);
+}
+
+static void exp_line(const struct engine *e, int64_t r)
+{
+    float *s = e->s + r * TILE_LD, *lanes = e->lanes + r * KERN_KB;
+    int64_t n = e->used[r] * KERN_KB;
+    bool bf16 = e->kv->dtype == KERN_BF16;
+    vf top = vset1(-INFINITY), sum[VB];
+    for (int64_t i = 0; i < n; i += W)
+        top = vmax(vload(s + i), top); /* a NaN score is passed over */
+    if (vany_gt(top, vset1(e->t->m[r])))
+        raise_exponent(e, r, vtop(top));
+    float exponent = exponent_of(e->t->m[r]);
+    vf shift = vset1(exponent), least = vset1(exponent * 0.693147181F - 110);
+    for (int u = 0; u < VB; u++)
+        sum[u] = vload(lanes + u * W);
+    for (int64_t i = 0; i < n; i += KERN_KB)
+        for (int u = 0; u < VB; u++) {
+            vf power, f = vexp_split(vmax(least, vload(s + i + u * W)), &power);
+            vf p = vscale2(vexp_poly(f), vsub(power, shift));
+            if (bf16) {
+                char *pair = (char *)s + 2 * (i + u * W); /* behind what is read */
+                STORE_BF16(pair, p);
+                p = vload_bf16(pair);
+            } else {
+                vstore(s + i + u * W, p);
+            }
+            sum[u] = vadd(sum[u], p);
+        }
+    for (int u = 0; u < VB; u++)
+        vstore(lanes + u * W, sum[u]);
+}
+
+/* ---- O += P V: mr rows, nv vectors of dims; one chain of keys for each output ---- */
+
+#define PV_BODY(STEP)                                                                                                              \
+    vf acc[PV_ROWS * PV_VECS];                                                                                                     \
+    UNROLL                                                                                                                         \
+    for (int r = 0; r < mr; r++)                                                                                                   \
+        UNROLL                                                                                                                     \
+    for (int i = 0; i < nv; i++)                                                                                                   \
+        acc[r * nv + i] = tail ? vload_n(o[r], tail) : vload(o[r] + i * W);                                                        \
+    for (int64_t b = 0; b < n; b++)                                                                                                \
+        for (int64_t j = 0; j < v_rows; j++) {                                                                                     \
+            vf val[PV_VECS];                                                                                                       \
+            UNROLL                                                                                                                 \
+            for (int i = 0; i < nv; i++)                                                                                           \
+                val[i] = tail ? vload_n(v[b] + j * d, tail) : vload(v[b] + j * d + i * W);                                         \
+            UNROLL                                                                                                                 \
+            for (int r = 0; r < mr; r++) {                                                                                         \
+                vf one = vset1(p[r][b * v_rows + j]);                                                                              \
+                UNROLL                                                                                                             \
+                for (int i = 0; i < nv; i++)                                                                                       \
+                    acc[r * nv + i] = STEP(acc[r * nv + i], val[i], one);                                                          \
+            }                                                                                                                      \
+        }                                                                                                                          \
+    UNROLL                                                                                                                         \
+    for (int r = 0; r < mr; r++)                                                                                                   \
+        UNROLL                                                                                                                     \
+    for (int i = 0; i < nv; i++)                                                                                                   \
+        tail ? vstore_n(o[r], acc[r * nv + i], tail) : vstore(o[r] + i * W, acc[r * nv + i]);
+
+struct pv {
+    const float *p[PV_ROWS], *v[TILE_PANEL];
+    float *o[PV_ROWS];
+    int64_t n, d;
+};
+
+INL void pv_f32(const int mr, const int nv, const int64_t tail, const struct pv *c)
+{
+    const float *const *p = c->p, *const *v = c->v;
+    float *const *o = c->o;
+    const int64_t n = c->n, d = c->d, v_rows = KERN_KB;
+    PV_BODY(STEP_F32)
+}
+INL void pv_bf16(const int mr, const int nv, const int64_t tail, const struct pv *c)
+{
+    const float *const *p = c->p, *const *v = c->v;
+    float *const *o = c->o;
+    const int64_t n = c->n, d = c->d, v_rows = KERN_KB / 2;
+    PV_BODY(STEP_BF16)
+}
+
+/* nv 0: the last tail dims */
+#define PV_CASE(type, mr, nv)                                                                                                      \
+    case (mr)*8 + (nv):                                                                                                            \
+        pv_##type(mr, nv, 0, c);                                                                                                   \
+        break;
+#define PV_CASES(type, mr)                                                                                                         \
+    case (mr)*8:                                                                                                                   \
+        pv_##type(mr, 1, tail, c);                                                                                                 \
+        break;                                                                                                                     \
+        PV_CASE(type, mr, 1)                                                                                                       \
+        PV_CASE(type, mr, 2)
+#if defined(__AVX512F__)
+#define PV_MORE(type)                                                                                                              \
+    PV_CASE(type, 1, 3)                                                                                                            \
+    PV_CASE(type, 1, 4)                                                                                                            \
+    PV_CASE(type, 2, 3)                                                                                                            \
+    PV_CASE(type, 2, 4)                                                                                                            \
+    PV_CASE(type, 3, 3)                                                                                                            \
+    PV_CASE(type, 3, 4)                                                                                                            \
+    PV_CASE(type, 4, 3)                                                                                                            \
+    PV_CASE(type, 4, 4)
+#else
+#define PV_MORE(type)                                                                                                              \
+    PV_CASES(type, 5)                                                                                                              \
+    PV_CASES(type, 6)
+#endif
+#define PV_SWITCH(type)                                                                                                            \
+    static void pv_any_##type(int mr, int nv, int64_t tail, const struct pv *c)                                                    \
+    {                                                                                                                              \
+        switch (mr * 8 + nv) {                                                                                                     \
+            PV_CASES(type, 1)                                                                                                      \
+            PV_CASES(type, 2)                                                                                                      \
+            PV_CASES(type, 3)                                                                                                      \
+            PV_CASES(type, 4)                                                                                                      \
+            PV_MORE(type)                                                                                                          \
+        }                                                                                                                          \
+    }
+PV_SWITCH(f32)
+PV_SWITCH(bf16)
+
+static void values_of_run(const struct engine *e, const struct run *u)
+{
+    bool bf16 = e->kv->dtype == KERN_BF16;
+    int64_t d = e->t->dim, vecs = d / W;
+    struct pv c = {.n = u->n, .d = d};
+    for (int64_t i = 0; i < u->rows; i += PV_ROWS) {
+        int mr = u->rows - i < PV_ROWS ? (int)(u->rows - i) : PV_ROWS;
+        for (int r = 0; r < mr; r++)
+            c.p[r] = e->s + u->row[i + r] * TILE_LD + u->slot[i + r] * e->v_rows;
+        for (int64_t at = 0; at * W < d;) {
+            int nv = vecs - at >= PV_VECS ? PV_VECS : (int)(vecs - at);
+            for (int r = 0; r < mr; r++)
+                c.o[r] = e->t->o + u->row[i + r] * d + at * W;
+            for (int64_t b = 0; b < u->n; b++)
+                c.v[b] = (const float *)e->kv->v + u->block[b] * e->v_rows * d + at * W;
+            (bf16 ? pv_any_bf16 : pv_any_f32)(mr, nv, d - at * W, &c);
+            at += nv ? nv : 1;
+        }
+    }
+}
+
+/* ---- the sequence of blocks ---- */
+
+static void flush(struct engine *e)
+{
+    for (int i = 0; i < e->n_runs; i++) {
+        scores_of_run(e, &e->run[i]);
+        mask_edges(e, &e->run[i]);
+    }
+    for (int64_t r = 0; r < e->t->rows; r++)
+        if (e->used[r])
+            exp_line(e, r);
+    for (int i = 0; i < e->n_runs; i++)
+        values_of_run(e, &e->run[i]);
+    memset(e->used, 0, sizeof e->used);
+    e->n_runs = e->longest = 0;
+    e->mask = 0;
+}
+
+/* The rows of mask that see any key of the block. */
+static uint64_t visible(const struct engine *e, int64_t block, uint64_t mask)
+{
+    int64_t first = block * KERN_KB, last = first + KERN_KB;
+    if (first >= e->max_begin && last <= e->min_end)
+        return mask;
+    for (int64_t r = 0; r < e->t->rows; r++) {
+        int64_t begin = e->t->begin ? e->t->begin[r] : 0;
+        int64_t end = e->t->end[r] < e->kv->n ? e->t->end[r] : e->kv->n;
+        bool sees = (begin > first ? begin : first) < (end < last ? end : last);
+        mask &= ~((uint64_t)!sees << r);
+    }
+    return mask;
+}
+
+static void push(struct engine *e, int32_t block, uint64_t mask)
+{
+    mask = visible(e, block, mask);
+    if (!mask)
+        return;
+    if (e->longest == TILE_PANEL || (mask != e->mask && e->n_runs == TILE_PANEL))
+        flush(e);
+    if (mask != e->mask) {
+        struct run *u = &e->run[e->n_runs++];
+        u->rows = u->n = 0;
+        for (uint64_t left = mask; left; left &= left - 1) {
+            int r = __builtin_ctzll(left);
+            u->row[u->rows] = (uint8_t)r;
+            u->slot[u->rows++] = e->used[r];
+        }
+        e->mask = mask;
+    }
+    struct run *u = &e->run[e->n_runs - 1];
+    u->block[u->n++] = block;
+    for (int64_t i = 0; i < u->rows; i++) {
+        int used = ++e->used[u->row[i]];
+        e->longest = used > e->longest ? used : e->longest;
+    }
+}
+
+static uint64_t all_rows(int64_t rows)
+{
+    return rows >= 64 ? ~0ull : (1ull << rows) - 1;
+}
+
+static void start(struct engine *e, const struct kern_tile *t, const struct kern_kv *kv)
+{
+    bool bf16 = kv->dtype == KERN_BF16;
+    e->t = t;
+    e->kv = kv;
+    e->steps = bf16 ? (t->dim + 1) / 2 : t->dim;
+    e->v_rows = bf16 ? KERN_KB / 2 : KERN_KB;
+    e->s = tile_scores(t);
+    e->lanes = tile_lanes(t);
+    e->q = t->q;
+    e->n_runs = e->longest = 0;
+    e->mask = 0;
+    memset(e->used, 0, sizeof e->used);
+    e->min_end = kv->n;
+    e->max_begin = 0;
+    for (int64_t r = 0; r < t->rows; r++) {
+        e->min_end = t->end[r] < e->min_end ? t->end[r] : e->min_end;
+        if (t->begin && t->begin[r] > e->max_begin)
+            e->max_begin = t->begin[r];
+    }
+    if (bf16) {
+        float *pairs = tile_pairs(t);
+        e->q = pairs;
+        for (int64_t r = 0; r < t->rows; r++) {
+            const float *q = t->q + r * t->dim;
+            char *to = (char *)(pairs + r * e->steps);
+            float rest[W];
+            int64_t i = 0;
+            for (; i + W <= t->dim; i += W)
+                vstore_bf16(to + 2 * i, vload(q + i));
+            if (i < t->dim) { /* zeros up to the pair */
+                vstore_bf16(rest, vload_n(q + i, t->dim - i));
+                memcpy(to + 2 * i, rest, (size_t)(4 * e->steps - 2 * i));
+            }
+        }
+    }
+}
+
+static void finish(struct engine *e)
+{
+    flush(e);
+    for (int64_t r = 0; r < e->t->rows; r++) {
+        vf sum = vload(e->lanes + r * KERN_KB);
+        for (int u = 1; u < VB; u++)
+            sum = vadd(sum, vload(e->lanes + r * KERN_KB + u * W));
+        e->t->l[r] = vsum(sum);
+    }
+}
+
+static void tile_begin(const struct kern_tile *t)
+{
+    memset(t->o, 0, (size_t)(t->rows * t->dim) * sizeof(float));
+    memset(tile_lanes(t), 0, (size_t)(t->rows * KERN_KB) * sizeof(float));
+    for (int64_t r = 0; r < t->rows; r++) {
+        t->m[r] = -INFINITY;
+        t->l[r] = 0;
+    }
+}
+
+static void tile_dense(const struct kern_tile *t, const struct kern_kv *kv, int64_t block0, int64_t block1)
+{
+    struct engine e;
+    start(&e, t, kv);
+    for (int64_t b = block0; b < block1; b++)
+        push(&e, (int32_t)b, all_rows(t->rows));
+    finish(&e);
+}
+
+static void tile_blocks(const struct kern_tile *t, const struct kern_kv *kv, const int32_t *block, const uint64_t *mask, int64_t n)
+{
+    struct engine e;
+    uint64_t all = all_rows(t->rows);
+    start(&e, t, kv);
+    for (int64_t i = 0; i < n; i++)
+        push(&e, block[i], mask ? mask[i] & all : all);
+    finish(&e);
+}
+
+/* Rows of list i of a gathered tile. */
+INL uint64_t rows_of_list(const struct kern_tile *t, int64_t share, int64_t i)
+{
+    return all_rows((i + 1) * share < t->rows ? (i + 1) * share : t->rows) & ~(i ? all_rows(i * share) : 0);
+}
+
+/* Lists that ascend are merged, so that rows share the loads of the blocks they share; others go one by one. */
+static void tile_gather(const struct kern_tile *t, const struct kern_kv *kv, const int64_t *ptr, const int32_t *block)
+{
+    struct engine e;
+    int64_t share = t->share > 1 ? t->share : 1, lists = (t->rows + share - 1) / share, open = 0;
+    int64_t at[KERN_MAX_ROWS], end[KERN_MAX_ROWS];
+    uint64_t rows[KERN_MAX_ROWS];
+    start(&e, t, kv);
+    for (int64_t i = 0; i < lists; i++) {
+        bool ascends = true;
+        for (int64_t j = ptr[i] + 1; j < ptr[i + 1]; j++)
+            ascends = ascends && block[j] > block[j - 1];
+        for (int64_t j = ptr[i]; j < ptr[i + 1] && !ascends; j++)
+            push(&e, block[j], rows_of_list(t, share, i));
+        if (ascends && ptr[i] < ptr[i + 1]) {
+            at[open] = ptr[i], end[open] = ptr[i + 1];
+            rows[open++] = rows_of_list(t, share, i);
+        }
+    }
+    while (open > 0) {
+        int32_t next = block[at[0]];
+        uint64_t mask = 0;
+        for (int64_t i = 1; i < open; i++)
+            next = block[at[i]] < next ? block[at[i]] : next;
+        for (int64_t i = 0; i < open;) {
+            bool has = block[at[i]] == next;
+            mask |= has ? rows[i] : 0;
+            at[i] += has;
+            if (at[i] == end[i]) {
+                open--;
+                at[i] = at[open], end[i] = end[open], rows[i] = rows[open];
+                /* the list moved here has not been looked at yet */
+                continue;
+            }
+            i++;
+        }
+        push(&e, next, mask);
+    }
+    finish(&e);
+}
+
+static void tile_end(const struct kern_tile *t, float *lse)
+{
+    for (int64_t r = 0; r < t->rows; r++) {
+        bool none = t->l[r] == 0;
+        float *o = t->o + r * t->dim;
+        vf by = vset1(none ? 0 : 1 / t->l[r]);
+        int64_t i = 0;
+        for (; i + W <= t->dim; i += W)
+            vstore(o + i, none ? vzero() : vmul(vload(o + i), by));
+        vstore_n(o + i, none ? vzero() : vmul(vload_n(o + i, t->dim - i), by), t->dim - i);
+        if (lse)
+            lse[r] = none ? -INFINITY : t->m[r] + logf(t->l[r]);
+    }
+}
+
+#endif
