@@ -73,10 +73,21 @@ static void join(int argc, char **argv, struct buf *out)
         err_clear();
 }
 
-static int exit_code(int rc, const struct run_result *res)
+/* All ranks failed, as agreed: the lowest rank that knows why says it, and all leave with its code. Collective. */
+static int fail_together(int rc, const struct comm_group *world)
+{
+    double who = rc == ERR_PEER ? -1e9 : -(world ? world->rank : 0), code;
+    double mine = who;
+    comm_max_f64(world, &who, 1);
+    code = mine == who ? app_fail(rc) : 0;
+    comm_max_f64(world, &code, 1);
+    return (int)code;
+}
+
+static int exit_code(int rc, const struct run_result *res, const struct comm_group *world)
 {
     if (rc)
-        return app_fail(rc);
+        return res->lost_ranks ? app_fail(rc) : fail_together(rc, world);
     return res->stopped ? APP_INCOMPLETE : res->failed_samples ? APP_FAILED : APP_OK;
 }
 
@@ -99,9 +110,6 @@ static int run(int argc, char **argv)
     log_setup(world ? world->rank : 0, a.level);
     if (!rc)
         rc = parse(argc, argv, &a);
-    /* Every rank has read the same words: one says what is wrong with them. */
-    if (rc && world && world->rank != 0)
-        rc = ERR_PEER;
     log_setup(world ? world->rank : 0, a.level);
     join(argc, argv, &line);
     if (!rc) {
@@ -119,7 +127,7 @@ static int run(int argc, char **argv)
         };
         rc = run_job(&o, world, stdout, &res);
     }
-    code = exit_code(rc, &res);
+    code = exit_code(rc, &res, world);
     if (a.exit_file && (!world || world->rank == 0))
         write_code(a.exit_file, code);
     fflush(NULL);
@@ -129,7 +137,7 @@ static int run(int argc, char **argv)
     free(a.override);
     buf_free(&line);
     if (res.lost_ranks)
-        alarm(10); /* MPI_Finalize among survivors works in Open MPI 4.1; should it wait for the dead, it ends here */
+        alarm(10); /* MPI_Finalize among survivors works with Open MPI 4.1; should it wait for the dead, it ends here */
     comm_free(world);
     comm_stop();
     return code;

@@ -128,19 +128,27 @@ static int prepare(struct exec *e, const struct work_cell *c)
     return rc;
 }
 
-/* Predicted share of the memory that n samples from position take; the largest over the group. Collective. */
-static double memory_share(struct exec *e, const struct work_cell *c, int64_t position, int64_t n, double *bytes)
+size_t exec_bytes(struct exec *e, int cell, int64_t first, int64_t count)
 {
+    const struct work_cell *c = &e->w->cell[cell];
     const struct work_set *s = &e->w->set[c->set];
     const struct task *t = e->w->job->task[c->task].impl;
     int64_t tokens = 0, longest = 0;
-    for (int64_t p = position; p < position + n; p++) {
+    if (e->model_index != c->model)
+        return 0;
+    for (int64_t p = first; p < first + count; p++) {
         struct task_sample x;
         t->sample(s->set, s->order[p], &x);
         tokens += x.tokens;
         longest = x.tokens + x.generate > longest ? x.tokens + x.generate : longest;
     }
-    *bytes = (double)t->run_bytes(s->set, e->model, n, tokens, longest);
+    return t->run_bytes(s->set, e->model, count, tokens, longest);
+}
+
+/* Predicted share of the memory that n samples from position take; the largest over the group. Collective. */
+static double memory_share(struct exec *e, int cell, int64_t position, int64_t n, double *bytes)
+{
+    *bytes = (double)exec_bytes(e, cell, position, n);
     double room = (double)e->o.memory - (double)model_info(e->model)->weight_bytes,
            share = room > 0 ? *bytes / room : (double)INFINITY;
     comm_max_f64(e->o.group, &share, 1);
@@ -211,7 +219,7 @@ static int run_samples(struct exec *e, const struct piece *p)
 /* Admits by memory, runs, and on failure halves until the sample that fails stands alone. Collective. */
 static int run_piece(struct exec *e, struct piece p)
 {
-    double bytes, share = memory_share(e, p.cell, p.position, p.n, &bytes);
+    double bytes, share = memory_share(e, p.shard->cell, p.position, p.n, &bytes);
     int rc;
     if (share > 1)
         rc = err_set(ERR_NOMEM, "needs %.3f GB beside the weights, a rank may use %.3f GB in all", bytes / 1e9,

@@ -35,6 +35,10 @@ struct exec_shard {
  * *fatal: the model or method cannot run at all, elsewhere neither (a damaged checkpoint, options that do not fit). */
 int exec_run(struct exec *e, const struct exec_shard *s, struct outcome *o, bool *fatal);
 
+/* Predicted bytes beside the weights of the positions first .. first+count-1 at once; the cell's model must be the one that
+ * ran last (0 otherwise). Local. */
+size_t exec_bytes(struct exec *e, int cell, int64_t first, int64_t count);
+
 /* This rank's memory limit: as asked for in GB, or its share of what the machine can give. Collective over g. */
 size_t exec_memory(const struct comm_group *g, double memory_gb);
 /* OpenMP threads: as asked for, or cores / ranks on the machine. Collective over g. */

@@ -26,8 +26,12 @@
 #include "sched/stop.h"
 #include "sched/store.h"
 #include "sched/summary.h"
+#include "sched/watch.h"
 #include "sched/work.h"
 #include "sched/worker.h"
+
+/* Limits of the watchdog: rank 0 may read large datasets and digest large models at the start. */
+enum { START_S = 3600, MERGE_S = 1800 };
 
 struct run {
     const struct run_opts *o;
@@ -115,11 +119,6 @@ static int open_groups(struct run *r)
     else if (r->groups < 1)
         rc = err_set(ERR_ARG, "run.tensor = %d needs at least %d ranks (one deals out the work), there are %d", r->tensor,
                      r->tensor + 1, r->ranks);
-    /* All ranks find the same; one says it. */
-    if (rc && r->rank != 0) {
-        err_clear();
-        rc = ERR_PEER;
-    }
     if (rc)
         return rc;
     r->my_group = r->ranks > 1 ? proto_group_of(r->rank, r->ranks, r->tensor) : 0;
@@ -242,12 +241,6 @@ static int deal(struct run *r)
 
 /* ---- the merge ---- */
 
-/* Ranks that hang in a collective would hang for ever: the files are safe, the same command merges again. */
-static void watchdog(unsigned s)
-{
-    alarm(s);
-}
-
 static void describe_rank(const struct run *r, struct merge_rank *me)
 {
     const struct worker_times *t = &r->times;
@@ -328,13 +321,13 @@ static int merge_survivors(struct run *r, FILE *out)
     int rc;
     for (int i = 0; i < r->ranks; i++)
         lost |= r->dead[i] != 0;
-    watchdog(300);
+    watch_begin(MERGE_S, "the merge");
     if (lost)
         rc = comm_survivors(r->world, r->dead, &alive);
     else
         rc = ERR_OK;
     rc = rc ? rc : merge(r, lost ? alive : r->world, out);
-    watchdog(0);
+    watch_end();
     /* The survivors' communicator is left to the end of the process: freeing it gains nothing. */
     return rc;
 }
@@ -397,7 +390,9 @@ int run_job(const struct run_opts *o, const struct comm_group *world, FILE *out,
     r->dead = calloc((size_t)r->ranks, 1);
     AST_ASSERT(r->dead != NULL);
     stop_catch();
+    watch_begin(START_S, "the start");
     rc = start(r);
+    watch_end();
     if (!rc)
         rc = r->rank == 0 ? lead(r, out) : follow(r);
     stop_release();

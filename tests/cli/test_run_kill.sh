@@ -16,7 +16,8 @@ ok() { # ok NAME CONDITION...
 start() { mpirun --enable-recovery --oversubscribe -np 4 "$program" "$dir/shards" $n 2000 >"$dir/out" 2>&1 </dev/null & mpi=$!; }
 # pids of the ranks in rank order: mpirun's children
 ranks() { pgrep -P $mpi | sort -n; }
-nap() { sleep "0.$((RANDOM % 5 + 2))$((RANDOM % 10))"; }
+# Some time after the first shard is there: a rank that dies in MPI_Init takes the start with it.
+nap() { for _ in $(seq 200); do ls "$dir"/shards/*.shard >/dev/null 2>&1 && break; sleep 0.02; done; sleep "0.$((RANDOM % 6))$((RANDOM % 10))"; }
 finish() { timeout 40 tail -s 0.1 --pid=$mpi -f /dev/null || { kill -KILL $mpi; return 1; }; wait $mpi; }
 field() { grep '^found' "$dir/out" | sed -E "s/.*\b$1 ([0-9]+).*/\1/"; }
 

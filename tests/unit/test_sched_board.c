@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "base/timer.h"
 #include "sched/policy.h"
+#include "sched/simulate.h"
 #include "tests/t.h"
 
 struct job { /* n_cells cells of batches with given predicted seconds */
@@ -198,67 +199,25 @@ static void predictions_follow_what_is_measured(void)
     free_job(&j);
 }
 
-struct event { /* a group becomes free */
-    double t;
-    int group;
-};
-
-static void sift(struct event *h, int n)
+/* Shards take predicted time times a factor with 20 % spread, which the board does not know. */
+static double real_time(void *context, const struct shard *s)
 {
-    for (int i = 0;;) {
-        int k = 2 * i + 1;
-        if (k >= n)
-            return;
-        if (k + 1 < n && h[k + 1].t < h[k].t)
-            k++;
-        if (h[i].t <= h[k].t)
-            return;
-        struct event x = h[i];
-        h[i] = h[k];
-        h[k] = x;
-        i = k;
-    }
+    (void)context;
+    return s->work * 2.5 * exp(0.2 * rng_normal(9, (uint64_t)s->cell, (uint64_t)s->first));
 }
 
-/* Virtual time: groups ask when they are free; shards take predicted time times a factor with 20 % spread, which the board
- * does not know. Returns makespan / lower bound. */
-static double simulate(const struct job *j, int groups, double shard_s, double *us_per_shard, int64_t *shards)
+/* Returns makespan / lower bound. */
+static double against_bound(const struct job *j, int groups, double shard_s, double *us_per_shard, int64_t *shards)
 {
     struct board *b = open_board(j, "longest_first", groups, shard_s);
-    struct event *h = calloc((size_t)groups, sizeof *h);
-    int64_t *has = calloc((size_t)groups, sizeof *has);
-    double *took = calloc((size_t)groups, sizeof *took), work = 0, longest = 0, makespan = 0, spent = timer_now();
-    int n = groups;
-    *shards = 0;
-    for (int g = 0; g < groups; g++) {
-        h[g] = (struct event){0, g};
-        has[g] = -1;
-    }
-    while (n > 0) {
-        int g = h[0].group;
-        if (has[g] >= 0)
-            board_done(b, has[g], board_shard(b, has[g])->count, took[g]);
-        makespan = fmax(makespan, has[g] >= 0 ? h[0].t : 0);
-        has[g] = board_next(b, g);
-        if (has[g] < 0) {
-            h[0] = h[--n];
-        } else {
-            const struct shard *s = board_shard(b, has[g]);
-            took[g] = s->work * 2.5 * exp(0.2 * rng_normal(9, (uint64_t)s->cell, (uint64_t)s->first));
-            work += took[g];
-            longest = fmax(longest, took[g]);
-            h[0].t += took[g];
-            ++*shards;
-        }
-        sift(h, n);
-    }
-    *us_per_shard = (timer_now() - spent) / (double)*shards * 1e6;
+    struct simulated r;
+    double spent = timer_now();
+    T_EQ(simulate(b, groups, real_time, NULL, &r), ERR_OK);
+    *us_per_shard = (timer_now() - spent) / (double)r.shards * 1e6;
+    *shards = r.shards;
     T_CHECK(board_finished(b));
     board_close(b);
-    free(h);
-    free(has);
-    free(took);
-    return makespan / fmax(work / groups, longest);
+    return r.makespan_s / fmax(r.work_s / groups, r.longest_s);
 }
 
 static void ten_thousand_groups_and_a_million_shards_end_together(void)
@@ -268,7 +227,7 @@ static void ten_thousand_groups_and_a_million_shards_end_together(void)
     int64_t shards;
     for (int c = 0; c < 40; c++)
         add_cell(&j, 0, 25000, 4, 2 + c % 5, (uint64_t)c + 1);
-    double ratio = simulate(&j, 10000, 0.01, &us, &shards);
+    double ratio = against_bound(&j, 10000, 0.01, &us, &shards);
     printf("# %lld shards, 10000 groups: makespan %.4f of the lower bound, %.2f us of master time a shard\n", (long long)shards,
            ratio, us);
     T_CHECK(shards >= 1000000);
@@ -284,7 +243,7 @@ static void few_shards_on_few_groups_end_within_grahams_bound(void)
         int64_t shards;
         add_cell(&j, 0, 60, 2, 1, seed);
         add_cell(&j, 0, 20, 2, 4, seed + 100);
-        worst = fmax(worst, simulate(&j, 3, 10, &us, &shards));
+        worst = fmax(worst, against_bound(&j, 3, 10, &us, &shards));
         free_job(&j);
     }
     printf("# 80 batches on 3 groups, 20 jobs: worst makespan %.3f of the lower bound\n", worst);
