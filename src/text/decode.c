@@ -219,6 +219,8 @@ static int replace_one(const struct step *st, struct regex_run **run, const char
         rc = got < 0 ? got : buf_add(&x->next, s + done, m.at - done);
         if (rc == ERR_OK)
             rc = buf_add(&x->next, st->text, st->text_n);
+        if (rc == ERR_OK)
+            rc = tok_growth(x->text.len, x->next.len);
         done = m.end;
     }
     if (rc == ERR_OK)

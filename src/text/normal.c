@@ -162,6 +162,8 @@ static int replace(const struct step *st, struct regex_run **run, const char *s,
         int rc = buf_add(out, s + done, m.at - done);
         if (rc == ERR_OK)
             rc = buf_add(out, st->text, st->text_n);
+        if (rc == ERR_OK)
+            rc = tok_growth(n, out->len);
         if (rc)
             return rc;
         done = m.end;
@@ -197,10 +199,13 @@ const struct step_table normal_table = {"normalizer", "normalizers", kinds, size
 
 int normal_run(const struct steps *steps, struct regex_run **run, struct normal_work *w, const char **s, size_t *n)
 {
+    size_t first = *n;
     for (int64_t i = 0; i < steps->n; i++) {
         struct buf *out = &w->buf[i & 1];
         buf_clear(out);
         int rc = steps->v[i].kind->normal(&steps->v[i], run, *s, *n, out);
+        if (rc == ERR_OK)
+            rc = tok_growth(first, out->len);
         if (rc)
             return rc;
         *s = buf_text(out);

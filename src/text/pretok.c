@@ -221,6 +221,8 @@ static int rewrite(const struct step *s, struct split *x, edit_fn edit)
     for (int64_t i = 0; i < x->piece.n; i++) {
         size_t from = out->len, at = x->piece.v[i].at;
         int rc = edit(s, x->text + at, x->piece.v[i].n, x->at_start && at == 0, out);
+        if (rc == ERR_OK)
+            rc = tok_growth(x->n_first, out->len);
         if (rc)
             return rc;
         x->piece.v[i] = (struct piece){.at = from, .n = out->len - from};
@@ -390,7 +392,7 @@ bool pretok_ends_in_bytes(const struct steps *steps)
 int pretok_run(const struct steps *steps, bool skip_map, struct split *x, const char *s, size_t n)
 {
     x->text = s;
-    x->n = n;
+    x->n = x->n_first = n;
     x->piece.n = x->next.n = 0;
     x->cut_late = false;
     x->late = 0;

@@ -63,6 +63,10 @@ static inline const char *words_text(const struct words *w, int64_t id, size_t *
 int tok_grow(void *v, int64_t *cap, int64_t need, size_t size);
 int tok_ids_push(struct tok_ids *ids, int32_t id);
 
+/* ERR_FORMAT if a step has made much more text (now) of a text (from) than steps of real tokenizers do: a few ByteLevels
+ * or Replaces in a row grow it without bound. */
+int tok_growth(size_t from, size_t now);
+
 /* ---- chars.c: Unicode classes (utf8proc) ---------------------------------------------------------------------------- */
 
 enum char_class { CHAR_OTHER, CHAR_LETTER, CHAR_NUMBER, CHAR_SPACE }; /* not (\s \p{L} \p{N}); \p{L}; \p{N}; \s */
@@ -211,8 +215,8 @@ struct pieces {
 };
 struct split { /* a text being cut */
     const char *text;
-    size_t n;
-    bool at_start; /* the text starts where the whole input starts */
+    size_t n, n_first; /* n_first: before any step */
+    bool at_start;     /* the text starts where the whole input starts */
     struct pieces piece, next;
     struct buf buf[2]; /* text that a step has changed */
     int turn;

@@ -35,6 +35,14 @@ int tok_ids_push(struct tok_ids *ids, int32_t id)
     return ERR_OK;
 }
 
+int tok_growth(size_t from, size_t now)
+{
+    enum { TIMES = 64, FREE = 1 << 16 };
+    return now < FREE || now / TIMES <= from
+               ? ERR_OK
+               : err_set(ERR_FORMAT, "the tokenizer's steps make %zu bytes of a text of %zu bytes", now, from);
+}
+
 void words_free(struct words *w)
 {
     free(w->text);

@@ -174,6 +174,34 @@ static void a_regex_that_reaches_a_limit_is_an_error(void)
     tok_close(t);
 }
 
+/* Found by fuzzing: thirteen ByteLevels turned 2 KB into 15 MB. */
+static void steps_that_blow_a_text_up_are_stopped(void)
+{
+    struct buf b = {0};
+    struct tok_ids ids = {0};
+    char s[2000];
+    memset(s, ' ', sizeof s);
+    buf_puts(&b, "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [");
+    for (int i = 0; i < 13; i++)
+        buf_printf(&b, "%s{\"type\": \"ByteLevel\"}", i ? ", " : "");
+    buf_puts(&b, "]}, " MODEL "}");
+    struct tok *t = tok_of(buf_text(&b));
+    T_EQ(tok_encode(t, s, sizeof s, false, &ids), ERR_FORMAT);
+    T_CHECK(strstr(err_text(), "bytes of a text of 2000 bytes"));
+    err_clear();
+    tok_close(t);
+    t = tok_of(
+        "{\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, "
+        "\"content\": \"                \"}, {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": "
+        "\"                \"}]}, " MODEL "}");
+    T_EQ(tok_encode(t, s, sizeof s, false, &ids), ERR_FORMAT);
+    err_clear();
+    T_EQ(ids.n, 0);
+    tok_close(t);
+    buf_free(&b);
+    tok_ids_free(&ids);
+}
+
 static void files_that_are_not_there_are_named(void)
 {
     struct tok *t = NULL;
@@ -194,6 +222,7 @@ int main(int argc, char **argv)
     T_RUN(text_that_is_not_utf8_is_refused_with_its_place);
     T_RUN(ids_that_are_no_tokens_are_refused);
     T_RUN(a_regex_that_reaches_a_limit_is_an_error);
+    T_RUN(steps_that_blow_a_text_up_are_stopped);
     T_RUN(files_that_are_not_there_are_named);
     return t_done();
 }
