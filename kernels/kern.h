@@ -60,6 +60,20 @@ struct kern_scores { /* s[r][16 i + j] = scale * sum_c u[r][c] v_i[c][j], i < gr
     int64_t ld;
 };
 
+/* One chunk of a linear layer: y[r][16 b + j - col0] (+)= sum_c x[r][c] w_b[c][j] for the blocks b of 16 outputs of
+ * struct kern_mat (kernels/linear.h), columns outside cols left alone. A step c is one input (f32) or a pair (bf16). One
+ * chain of additions for each output in the order of c, whatever the other numbers are. */
+struct kern_gemm {
+    enum kern_dtype dtype;
+    int64_t rows, steps, ldx; /* ldx in steps */
+    const void *x;            /* (rows, ldx) floats, or pairs of bf16 */
+    const void *w;            /* block 0 at this chunk's first step; w_stride steps from one block to the next */
+    int64_t w_stride, block0, block1;
+    float *y; /* y[0] is output col0 */
+    int64_t ldy, col0, cols;
+    bool accumulate;
+};
+
 struct kern_table {
     const char *isa;
     bool has_bf16_dot; /* vdpbf16ps */
@@ -120,6 +134,9 @@ struct kern_table {
     /* Indices of the k largest of s[0 .. n-1], ascending; ties to the lower index; NaN counts as -INFINITY.
      * work: n + 64 floats. Returns min(k, n), at least 0. */
     int64_t (*topk)(const float *s, int64_t n, int64_t k, int32_t *idx, float *work);
+
+    /* linear layers, see struct kern_gemm; one thread's share */
+    void (*gemm)(const struct kern_gemm *g);
 };
 
 /* isa NULL: the environment's AST_ISA, else the best this CPU runs. Names: "ref", "avx2", "avx512".

@@ -1,4 +1,7 @@
-/* Linear layers over plain float weights (BLAS) and bf16 weights (widened a panel at a time). */
+/* Linear layers over packed weights: blocks of 16 outputs, as the keys of struct kern_kv.
+ *   f32    [block][in][16]      bf16   [block][ceil(in/2)][16][2]
+ * Rows of x are copied (rounded to bf16) into scratch with a stride that is an odd number of cache lines, some hundred
+ * at a time, and all threads share them; each thread owns a range of blocks. */
 #include "kernels/linear.h"
 
 #include <omp.h>
@@ -6,68 +9,125 @@
 
 #include "kernels/blas.h"
 
-enum { PANEL = 64 }; /* bf16 rows widened at once */
+enum {
+    ROWS = 256,      /* of x at once: with DEPTH steps 512 KiB, for L2 */
+    DEPTH = 512,     /* steps at once */
+    CHUNK = 64,      /* inputs packed at once */
+    SERIAL = 1 << 15 /* products that do not pay for waking threads */
+};
+
+static int64_t steps_of(const struct kern_mat *w)
+{
+    return w->dtype == KERN_BF16 ? (w->in + 1) / 2 : w->in;
+}
+
+static int64_t x_stride(const struct kern_mat *w)
+{
+    return (steps_of(w) + 15) / 32 * 32 + 16;
+}
 
 size_t kern_mat_bytes(enum kern_dtype t, int64_t out, int64_t in)
 {
-    return (size_t)out * (size_t)in * (t == KERN_BF16 ? sizeof(uint16_t) : sizeof(float));
+    struct kern_mat w = {.dtype = t, .out = out, .in = in};
+    return (size_t)((out + KERN_KB - 1) / KERN_KB * KERN_KB) * (size_t)steps_of(&w) * sizeof(float);
+}
+
+/* Inputs c0 .. c0+n-1 of row r; c0 is even. */
+static void set_part(const struct kern_table *k, struct kern_mat *w, int64_t r, int64_t c0, int64_t n, const float *row)
+{
+    int64_t steps = steps_of(w), at = (r / KERN_KB * steps + (w->dtype == KERN_BF16 ? c0 / 2 : c0)) * KERN_KB + r % KERN_KB;
+    if (w->dtype == KERN_F32) {
+        float *to = (float *)w->data + at;
+        for (int64_t i = 0; i < n; i++)
+            to[i * KERN_KB] = row[c0 + i];
+        return;
+    }
+    uint16_t half[CHUNK + 1], *to = (uint16_t *)w->data + 2 * at;
+    k->bf16_from_f32(half, row + c0, n);
+    half[n] = 0; /* the pair of an odd last input */
+    for (int64_t i = 0; i < n; i += 2) {
+        to[i * KERN_KB] = half[i];
+        to[i * KERN_KB + 1] = half[i + 1];
+    }
 }
 
 void kern_mat_set(const struct kern_table *k, struct kern_mat *w, int64_t r0, int64_t n, const float *rows, int64_t stride)
 {
-    for (int64_t r = 0; r < n; r++)
-        if (w->dtype == KERN_BF16)
-            k->bf16_from_f32((uint16_t *)w->data + (r0 + r) * w->in, rows + r * stride, w->in);
-        else
-            memcpy((float *)w->data + (r0 + r) * w->in, rows + r * stride, (size_t)w->in * sizeof(float));
+    for (int64_t r = 0; r < n; r += KERN_KB) /* a few rows and inputs at a time: their cache lines are shared */
+        for (int64_t c = 0; c < w->in; c += CHUNK)
+            for (int64_t i = r; i < r + KERN_KB && i < n; i++)
+                set_part(k, w, r0 + i, c, w->in - c < CHUNK ? w->in - c : CHUNK, rows + i * stride);
 }
 
 void kern_mat_row(const struct kern_table *k, const struct kern_mat *w, int64_t r, float *out)
 {
-    if (w->dtype == KERN_BF16)
-        k->f32_from_bf16(out, (const uint16_t *)w->data + r * w->in, w->in);
-    else
-        memcpy(out, (const float *)w->data + r * w->in, (size_t)w->in * sizeof(float));
+    int64_t at = r / KERN_KB * steps_of(w) * KERN_KB + r % KERN_KB;
+    if (w->dtype == KERN_F32) {
+        for (int64_t i = 0; i < w->in; i++)
+            out[i] = ((const float *)w->data)[at + i * KERN_KB];
+        return;
+    }
+    const uint16_t *from = (const uint16_t *)w->data + 2 * at;
+    for (int64_t i = 0; i < w->in; i++)
+        k->f32_from_bf16(out + i, from + i / 2 * 2 * KERN_KB + i % 2, 1);
 }
 
 size_t kern_linear_scratch(const struct kern_mat *w, int64_t m)
 {
-    (void)m;
-    return w->dtype == KERN_BF16 ? (size_t)(PANEL * w->in) * sizeof(float) : 0;
+    return (size_t)((m < ROWS ? m : ROWS) * x_stride(w)) * sizeof(float);
 }
 
-static void product(const struct kern_linear *c, const float *w, int64_t first, int64_t n)
+static void copy_row(const struct kern_table *k, const struct kern_linear *c, int64_t r, float *to)
 {
-    struct blas_gemm g = {
-        .trans_b = true,
-        .m = c->m,
-        .n = n,
-        .k = c->w->in,
-        .alpha = 1,
-        .beta = c->accumulate ? 1.0F : 0.0F,
-        .a = c->x,
-        .lda = c->ldx,
-        .b = w,
-        .ldb = c->w->in,
-        .c = c->y + first,
-        .ldc = c->ldy,
-    };
-    blas_gemm(&g);
+    const float *from = c->x + r * c->ldx;
+    if (c->w->dtype == KERN_F32) {
+        memcpy(to, from, (size_t)c->w->in * sizeof(float));
+        return;
+    }
+    uint16_t *half = (uint16_t *)(void *)to;
+    k->bf16_from_f32(half, from, c->w->in);
+    if (c->w->in % 2)
+        half[c->w->in] = 0;
+}
+
+/* Rows m0 .. m0+rows-1, which lie in scratch, times this thread's blocks. */
+static void share_of(const struct kern_table *k, const struct kern_linear *c, int64_t m0, int64_t rows)
+{
+    const struct kern_mat *w = c->w;
+    int64_t r0 = c->r1 > c->r0 ? c->r0 : 0, r1 = c->r1 > c->r0 ? c->r1 : w->out, steps = steps_of(w);
+    int64_t first = r0 / KERN_KB, fours = ((r1 + KERN_KB - 1) / KERN_KB - first + 3) / 4;
+    int64_t threads = omp_get_num_threads(), me = omp_get_thread_num(), last = (r1 + KERN_KB - 1) / KERN_KB;
+    int64_t begin = first + fours * me / threads * 4, end = first + fours * (me + 1) / threads * 4;
+    struct kern_gemm g = {.dtype = w->dtype,
+                          .rows = rows,
+                          .ldx = x_stride(w),
+                          .w_stride = steps,
+                          .block0 = begin,
+                          .block1 = end < last ? end : last,
+                          .y = c->y + m0 * c->ldy,
+                          .ldy = c->ldy,
+                          .col0 = r0,
+                          .cols = r1 - r0};
+    for (int64_t s = 0; s < steps; s += DEPTH) {
+        g.steps = steps - s < DEPTH ? steps - s : DEPTH;
+        g.x = (const float *)c->scratch + s;
+        g.w = (const float *)w->data + s * KERN_KB;
+        g.accumulate = c->accumulate || s > 0;
+        k->gemm(&g);
+    }
 }
 
 void kern_linear(const struct kern_table *k, const struct kern_linear *c)
 {
-    const struct kern_mat *w = c->w;
-    int64_t r0 = c->r1 > c->r0 ? c->r0 : 0, r1 = c->r1 > c->r0 ? c->r1 : w->out;
-    if (w->dtype == KERN_F32) {
-        product(c, (const float *)w->data + r0 * w->in, 0, r1 - r0);
-        return;
-    }
-    float *wide = c->scratch;
-    for (int64_t r = r0; r < r1; r += PANEL) {
-        int64_t n = r1 - r < PANEL ? r1 - r : PANEL;
-        k->f32_from_bf16(wide, (const uint16_t *)w->data + r * w->in, n * w->in);
-        product(c, wide, r - r0, n);
+    int64_t columns = c->r1 > c->r0 ? c->r1 - c->r0 : c->w->out, stride = x_stride(c->w);
+#pragma omp parallel if (c->m * c->w->in * columns > SERIAL)
+    for (int64_t m0 = 0; m0 < c->m; m0 += ROWS) {
+        int64_t rows = c->m - m0 < ROWS ? c->m - m0 : ROWS;
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++)
+            copy_row(k, c, m0 + r, (float *)c->scratch + r * stride);
+        share_of(k, c, m0, rows);
+#pragma omp barrier
     }
 }
 

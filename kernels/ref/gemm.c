@@ -1,0 +1,41 @@
+/* The product of a linear layer, plain: one row and one block of 16 outputs at a time. */
+#include "kernels/ref/ref.h"
+
+static void widen(const struct kern_gemm *g, const void *base, int64_t at, int64_t n, float out[2 * KERN_KB])
+{
+    if (g->dtype == KERN_BF16)
+        ref_f32_from_bf16(out, (const uint16_t *)base + 2 * at, 2 * n);
+    else
+        for (int64_t i = 0; i < n; i++)
+            out[i] = ((const float *)base)[at + i];
+}
+
+static void one_block(const struct kern_gemm *g, int64_t r, int64_t b, float acc[KERN_KB])
+{
+    int64_t each = g->dtype == KERN_BF16 ? 2 : 1;
+    for (int64_t c = 0; c < g->steps; c++) {
+        float x[2 * KERN_KB], w[2 * KERN_KB];
+        widen(g, g->x, r * g->ldx + c, 1, x);
+        widen(g, g->w, (b * g->w_stride + c) * KERN_KB, KERN_KB, w);
+        for (int64_t j = 0; j < KERN_KB; j++)
+            for (int64_t e = 0; e < each; e++)
+                acc[j] += x[e] * w[j * each + e];
+    }
+}
+
+void ref_gemm(const struct kern_gemm *g)
+{
+    for (int64_t b = g->block0; b < g->block1; b++)
+        for (int64_t r = 0; r < g->rows; r++) {
+            float acc[KERN_KB] = {0};
+            int64_t first = b * KERN_KB - g->col0;
+            float *y = g->y + r * g->ldy;
+            for (int64_t j = 0; j < KERN_KB; j++)
+                if (g->accumulate && first + j >= 0 && first + j < g->cols)
+                    acc[j] = y[first + j];
+            one_block(g, r, b, acc);
+            for (int64_t j = 0; j < KERN_KB; j++)
+                if (first + j >= 0 && first + j < g->cols)
+                    y[first + j] = acc[j];
+        }
+}
