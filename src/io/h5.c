@@ -277,7 +277,7 @@ void h5_write(struct h5 *f, const struct h5_column *c)
     double rounds = (double)((c->count + piece - 1) / piece);
     /* Every rank takes part as often as the one with most rows. */
     comm_max_f64(f->g, &rounds, 1);
-    for (int64_t k = 0; k < (int64_t)rounds; k++) {
+    for (int64_t k = 0; k < (int64_t)rounds && c->rows > 0; k++) {
         int64_t skip = k * piece, left = c->count - skip;
         write_rows(f, d, c, left > 0 ? skip : 0, left > piece ? piece : left > 0 ? left : 0);
     }
@@ -301,7 +301,9 @@ void h5_strings(struct h5 *f, const char *path, const char *const *v, int64_t n,
         memcpy(all + (size_t)i * longest, v[i], strlen(v[i]));
     hsize_t dims[1] = {(hsize_t)n};
     hid_t type = utf8(longest), d = create_dataset(f, path, type, dims, 1);
-    if (d >= 0) {
+    if (d >= 0 && n == 0)
+        H5Dclose(d);
+    if (d >= 0 && n > 0) { /* HDF5 1.10 cannot write nothing at all collectively */
         hid_t space = H5Dget_space(d);
         if (!first || !all)
             H5Sselect_none(space);
