@@ -1,0 +1,308 @@
+/* The driver: checks, memory, features of new blocks, and the loop over units and tiles. */
+#include "attn/sparse.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+int64_t sparse_summary_of(const struct sparse_opts *o, const struct attn_shape *s)
+{
+    return o->summary.n > 0 ? o->summary.v[s->layer * o->summary.n / max64(1, s->n_layers)] : 0;
+}
+
+static bool block_fits(int64_t b)
+{
+    return b == 8 || b == 16 || b == 32 || b == 64 || b == 128;
+}
+
+int sparse_check(const struct sparse_opts *o, const struct attn_shape *s)
+{
+    int64_t width = o->width ? o->width : s->dim;
+    if (!block_fits(o->block))
+        return err_set(ERR_ARG, "block = %lld: attention blocks have 8, 16, 32, 64 or 128 tokens", (long long)o->block);
+    if (width > FEAT_MAX_WIDTH || s->dim > KERN_MAX_DIM)
+        return err_set(ERR_ARG, "gate width %lld, head width %lld: at most %d and %d", (long long)width, (long long)s->dim,
+                       FEAT_MAX_WIDTH, KERN_MAX_DIM);
+    if (width % 2 && s->rot > 0)
+        return err_set(ERR_ARG, "gate width %lld is odd; rotation works on pairs", (long long)width);
+    for (int64_t i = 0; i < o->summary.n; i++) {
+        int64_t r = o->summary.v[i];
+        if (r != 0 && (r < 1 || r > 4096 || (r < o->block ? o->block % r : r % o->block)))
+            return err_set(ERR_ARG, "summary of %lld tokens: 0, a divisor or a multiple of the block, %lld", (long long)r,
+                           (long long)o->block);
+    }
+    if (o->block < KERN_KB && (o->strategy == SPARSE_DENSE || o->strategy == SPARSE_BLOCKS))
+        return err_set(ERR_ARG, "strategy: blocks of %lld are half a kernel block and can only be gathered", (long long)o->block);
+    return ERR_OK;
+}
+
+static struct feat_dims dims_of(const struct sparse_opts *o, const struct sparse_ops *ops, const struct attn_shape *s)
+{
+    struct feat_dims d = {.units = o->unit == SPARSE_HEAD ? s->heads : s->kv_heads, .kv_heads = s->kv_heads, .dim = s->dim};
+    d.hidden = ops->context ? s->hidden : 0;
+    d.width = ops->width ? ops->width(o, s) : 0;
+    d.block = o->block;
+    d.half = ops->rotate ? feat_half(s, d.width) : 0;
+    d.summary = sparse_summary_of(o, s);
+    return d;
+}
+
+size_t sparse_state_bytes(const struct sparse_opts *o, const struct sparse_ops *ops, const struct attn_shape *s, int64_t max_tokens)
+{
+    struct feat_dims d = dims_of(o, ops, s);
+    return feat_bytes(&d, max_tokens);
+}
+
+/* n elements from the running offset; NULL base: only counts */
+static void *take(unsigned char *base, size_t *at, int64_t n, size_t size)
+{
+    void *p = base ? base + *at : NULL;
+    *at += arena_bytes(n, size);
+    return p;
+}
+
+/* Cuts a lane out of base; returns its bytes. */
+static size_t lane_cut(struct sparse_lane *w, unsigned char *base, const struct sparse_run *r, int64_t tokens)
+{
+    const struct attn_shape *s = r->c->shape;
+    int64_t d = s->dim, T = r->tile, R = KERN_MAX_ROWS, nb = tokens / r->o->block + 1, nk = tokens / KERN_KB + 1;
+    size_t at = 0;
+    *w = (struct sparse_lane){.ld = (nb + FEAT_GROUP) / FEAT_GROUP * FEAT_GROUP + FEAT_GROUP};
+    w->q = take(base, &at, R * d, sizeof(float));
+    w->o = take(base, &at, R * d, sizeof(float));
+    w->m = take(base, &at, R, sizeof(float));
+    w->l = take(base, &at, R, sizeof(float));
+    w->lse = take(base, &at, R, sizeof(float));
+    w->begin = take(base, &at, R, sizeof(int64_t));
+    w->end = take(base, &at, R, sizeof(int64_t));
+    w->kern = take(base, &at, (int64_t)kern_tile_scratch(R, d), 1);
+    w->u = take(base, &at, T * r->f.d.width, sizeof(float));
+    w->rho = take(base, &at, T, sizeof(float));
+    w->cs = take(base, &at, r->f.d.half, sizeof(float));
+    w->sn = take(base, &at, r->f.d.half, sizeof(float));
+    w->scores = take(base, &at, T * w->ld, sizeof(float));
+    w->work = take(base, &at, w->ld + 64, sizeof(float));
+    w->set = take(base, &at, T, sizeof *w->set);
+    w->chosen = take(base, &at, nb, sizeof(int32_t));
+    w->list = take(base, &at, T * max64(nb, nk), sizeof(int32_t));
+    w->block = take(base, &at, max64(nb, nk), sizeof(int32_t));
+    w->ptr = take(base, &at, T + 1, sizeof(int64_t));
+    w->mask = take(base, &at, nk, sizeof(uint64_t));
+    w->mark = take(base, &at, nb, 1);
+    w->rows = take(base, &at, KERN_KB * d, sizeof(float));
+    if (r->o->block < KERN_KB)
+        for (int v = 0; v < 2; v++) /* f32 is the larger */
+            *(v ? &w->panel.v : &w->panel.k) = take(base, &at, (int64_t)kern_kv_bytes(KERN_F32, d, nb * r->o->block + KERN_KB), 1);
+    w->extra = r->ops->extra ? take(base, &at, (int64_t)r->ops->extra(s, tokens), 1) : NULL;
+    return at;
+}
+
+/* All that follows from options and shape. */
+static void prepare(struct sparse_run *r, struct attn_call *c, const struct sparse_ops *ops)
+{
+    const struct sparse_opts *o = c->opts;
+    const struct attn_shape *s = c->shape;
+    struct feat_dims d = dims_of(o, ops, s);
+    *r = (struct sparse_run){.c = c, .o = o, .ops = ops, .units = d.units, .heads = s->heads / d.units, .params = c->params};
+    r->unit0 = o->unit == SPARSE_HEAD ? s->head0 : s->kv_head0;
+    r->slice = min64(r->heads, KERN_MAX_ROWS);
+    r->tile = KERN_MAX_ROWS / r->slice;
+    r->gate = c->params && ops->context ? &c->params->layer[s->layer] : NULL;
+    r->rule = (struct select_rule){.block = o->block, .local = o->local, .window = s->window, .budget = o->budget, .keep = o->keep};
+    r->rule.top_p = o->top_p;
+    r->rule.candidates = o->candidates;
+    r->rule.all_below = s->layer < o->dense_layers ? INT64_MAX : o->all_below;
+    r->f.d = d;
+    r->inv_sqrt_dim = 1 / sqrtf((float)s->dim);
+}
+
+static size_t chunk_bytes(const struct sparse_run *r, int64_t n)
+{
+    const struct feat_dims *d = &r->f.d;
+    return arena_bytes(n * d->hidden, sizeof(float)) + arena_bytes(feat_base_rows(n) * 2 * d->half, sizeof(float)) +
+           arena_bytes(d->kv_heads * FEAT_GROUP * 3 * d->dim, sizeof(float)) +
+           arena_bytes(d->kv_heads * FEAT_GROUP * d->width, sizeof(float));
+}
+
+size_t sparse_scratch(const struct sparse_opts *o, const struct sparse_ops *ops, const struct attn_shape *s, int64_t n,
+                      int64_t max_tokens)
+{
+    struct attn_call c = {.opts = o, .shape = s};
+    struct sparse_run r;
+    struct sparse_lane w;
+    prepare(&r, &c, ops);
+    return chunk_bytes(&r, n) + (size_t)omp_get_max_threads() * lane_cut(&w, NULL, &r, max_tokens) + arena_bytes(1, 1);
+}
+
+/* Blocks J0 .. J0+n-1 of KV head g, pooled in r->pooled, become vectors of each unit that looks at them. */
+static void store_blocks(struct sparse_run *r, int64_t g, int64_t J0, int64_t n)
+{
+    const struct feat_dims *d = &r->f.d;
+    const float *pooled = r->pooled + g * FEAT_GROUP * 3 * d->dim;
+    float *vec = r->vec + g * FEAT_GROUP * d->width;
+    float cs[FEAT_MAX_WIDTH], sn[FEAT_MAX_WIDTH];
+    int64_t each = d->units / d->kv_heads;
+    for (int64_t unit = g * each; unit < (g + 1) * each; unit++) {
+        r->ops->block(r, unit, pooled, n, vec);
+        for (int64_t j = 0; j < n; j++) {
+            float *v = vec + j * d->width, *to = feat_group(&r->f, unit, (J0 + j) / FEAT_GROUP) + (J0 + j) % FEAT_GROUP;
+            if (d->half) {
+                feat_angles(r->c->shape, d, (double)((J0 + j) * d->block) + (double)d->block / 2, cs, sn);
+                r->c->kern->rope(v, cs, sn, 2 * d->half);
+            }
+            for (int64_t x = 0; x < d->width; x++)
+                to[x * FEAT_GROUP] = v[x];
+        }
+    }
+}
+
+/* Pools KV head g's keys of the chunk block by block. */
+static void pool_head(struct sparse_run *r, int64_t g)
+{
+    const struct attn_call *c = r->c;
+    const struct feat_dims *d = &r->f.d;
+    const float *keys = r->ops->raw ? c->k0 : c->k;
+    int64_t B = d->block, n = 0;
+    float *open = r->f.pool + g * 3 * d->dim, *sum = open, *hi = open + d->dim, *lo = hi + d->dim;
+    for (int64_t i = 0; i < c->n; i++) {
+        int64_t t = c->pos + i;
+        const float *k = keys + (i * d->kv_heads + g) * d->dim;
+        if (t % B == 0)
+            for (int64_t x = 0; x < d->dim; x++)
+                sum[x] = 0, hi[x] = -INFINITY, lo[x] = INFINITY;
+        for (int64_t x = 0; x < d->dim; x++) {
+            sum[x] += k[x];
+            hi[x] = k[x] > hi[x] ? k[x] : hi[x];
+            lo[x] = k[x] < lo[x] ? k[x] : lo[x];
+        }
+        if (t % B == B - 1) {
+            float *p = r->pooled + (g * FEAT_GROUP + n++) * 3 * d->dim;
+            memcpy(p, open, (size_t)(3 * d->dim) * sizeof *p);
+            c->kern->scale(p, 1 / (float)B, d->dim);
+        }
+        if (n == FEAT_GROUP || (i == c->n - 1 && n > 0)) {
+            store_blocks(r, g, (t + 1) / B - n, n);
+            n = 0;
+        }
+    }
+}
+
+static int features(struct sparse_run *r)
+{
+    struct attn_call *c = r->c;
+    const struct feat_dims *d = &r->f.d;
+    if (*r->f.tokens != c->pos)
+        return err_set(ERR_ARG, "attention state holds %lld tokens, the chunk begins at %lld", (long long)*r->f.tokens,
+                       (long long)c->pos);
+    r->base = ARENA_NEW(c->step, feat_base_rows(c->n) * 2 * d->half, float);
+    r->pooled = ARENA_NEW(c->step, d->kv_heads * FEAT_GROUP * 3 * d->dim, float);
+    r->vec = ARENA_NEW(c->step, d->kv_heads * FEAT_GROUP * d->width, float);
+    if (!r->base || !r->pooled || !r->vec)
+        return ERR_NOMEM;
+    if (d->hidden && r->gate && r->gate->wc) {
+        r->ctx = ARENA_NEW(c->step, c->n * d->hidden, float);
+        if (!r->ctx)
+            return ERR_NOMEM;
+        feat_context(&r->f, c->x, c->pos, c->n, r->ctx);
+    }
+    if (d->half)
+        feat_bases(c->shape, &r->f, c->pos, c->n, r->base);
+#pragma omp parallel for schedule(dynamic, 1) if (d->kv_heads > 1 && c->n > 1)
+    for (int64_t g = 0; g < d->kv_heads; g++) {
+        if (d->width)
+            pool_head(r, g);
+        if (d->summary)
+            feat_summaries(&r->f, c, g);
+    }
+    *r->f.tokens = c->pos + c->n;
+    return ERR_OK;
+}
+
+static void add_stats(struct attn_stats *to, const struct attn_stats *s, int threads)
+{
+    to->pairs_seen += s->pairs_seen;
+    to->pairs_causal += s->pairs_causal;
+    to->tile_dense += s->tile_dense;
+    to->tile_blocks += s->tile_blocks;
+    to->tile_gather += s->tile_gather;
+    to->select_s += s->select_s / threads;
+}
+
+int sparse_run(struct attn_call *c, const struct sparse_ops *ops)
+{
+    struct sparse_run r;
+    struct sparse_lane first;
+    prepare(&r, c, ops);
+    if (c->params && ops->context) {
+        int rc = gate_check(c->params, c->shape);
+        if (rc)
+            return rc;
+        if (c->params->width != r.f.d.width ||
+            (c->params->units == c->params->kv_heads) != (r.heads == c->shape->heads / c->shape->kv_heads))
+            return err_set(ERR_ARG, "the gates have width %lld and %lld units; the method's options say width %lld and %s",
+                           (long long)c->params->width, (long long)c->params->units, (long long)r.f.d.width,
+                           r.o->unit == SPARSE_HEAD ? "a set for each query head" : "a set for each key/value head");
+    }
+    struct feat_dims d = r.f.d;
+    feat_view(&r.f, &d, c->state);
+    size_t mark = arena_mark(c->step), lane = lane_cut(&first, NULL, &r, c->pos + c->n);
+    int64_t t0 = c->pos / r.tile, tiles = (c->pos + c->n - 1) / r.tile - t0 + 1, items = tiles * r.units;
+    int threads = (int)min64(omp_get_max_threads(), items), rc = features(&r);
+    unsigned char *lanes = rc ? NULL : arena_alloc(c->step, threads, lane);
+    if (lanes) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
+            struct sparse_lane w;
+            lane_cut(&w, lanes + (size_t)omp_get_thread_num() * lane, &r, c->pos + c->n);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t item = 0; item < items; item++) { /* units side by side: they share nothing but the cache */
+                int64_t tile = t0 + tiles - 1 - item / r.units, from = max64(tile * r.tile, c->pos);
+                int64_t to = min64((tile + 1) * r.tile, c->pos + c->n);
+                sparse_choose(&r, &w, item % r.units, from - c->pos, to - from);
+                sparse_attend(&r, &w, item % r.units, from - c->pos, to - from);
+            }
+#pragma omp critical(sparse_stats)
+            if (c->stats)
+                add_stats(c->stats, &w.stats, threads);
+        }
+    }
+    arena_release(c->step, mark);
+    return rc ? rc : lanes ? ERR_OK : ERR_NOMEM;
+}
+
+void sparse_cost(const struct sparse_opts *o, const struct sparse_ops *ops, const struct attn_shape *s, struct sparse_span span,
+                 struct attn_cost *out)
+{
+    struct feat_dims d = dims_of(o, ops, s);
+    double pairs = 0, scored = 0, heads = (double)s->heads, e = (double)d.width;
+    struct select_rule rule = {.block = o->block, .local = o->local, .window = s->window, .budget = o->budget, .keep = o->keep};
+    rule.candidates = o->candidates;
+    rule.all_below = s->layer < o->dense_layers ? INT64_MAX : o->all_below;
+    int64_t step = max64(1, span.n / 64); /* sampled: the budget is piecewise linear in the position */
+    for (int64_t i = 0; i < span.n; i += step) {
+        struct select_set set;
+        int64_t t = span.pos + i, many = min64(step, span.n - i);
+        select_sets(&set, &rule, t);
+        double kept = (double)((set.own - set.hi + 1 + set.sink + set.most) * o->block);
+        double all = (double)(s->window > 0 ? min64(t + 1, s->window) : t + 1);
+        pairs += (double)many * (kept < all ? kept : all);
+        scored += (double)many * (set.all ? 0 : (double)(set.hi - set.lo));
+    }
+    double query = (double)span.n * 2 * heads * (double)s->dim * e * (scored > 0);
+    out->pairs = pairs * heads;
+    out->flops = 4 * out->pairs * (double)s->dim + scored * (double)d.units * 2 * e + query;
+    out->bytes = out->pairs * (double)s->dim * 8 / (double)max64(1, s->heads / s->kv_heads) + scored * (double)d.units * e * 4 / 16;
+}

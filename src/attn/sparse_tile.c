@@ -1,0 +1,222 @@
+/* One tile of tokens and one unit: which blocks each token keeps, and attention over them. */
+#include <string.h>
+
+#include "attn/sparse.h"
+#include "base/timer.h"
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Kernel blocks (halves of them for blocks of 8) of the listed blocks that token t may see, ascending. */
+static int64_t expand(const struct sparse_run *r, int64_t t, const int32_t *blocks, int64_t n, int32_t *out)
+{
+    int64_t each = max64(1, r->o->block / KERN_KB), m = 0, size = min64(KERN_KB, r->o->block);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t x = 0; x < each; x++)
+            if ((blocks[i] * each + x) * size <= t)
+                out[m++] = (int32_t)(blocks[i] * each + x);
+    return m;
+}
+
+/* Scores of candidates lo .. hi-1, over all tokens of the tile, by the product of their vectors. */
+static void products(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, struct sparse_span tok,
+                     struct sparse_span blocks)
+{
+    const struct feat *f = &r->f;
+    const struct kern_table *k = r->c->kern;
+    r->ops->query(r, unit, tok.pos, tok.n, w->u, w->rho);
+    for (int64_t i = 0; i < tok.n && f->d.half; i++) {
+        feat_rotation(f, r->base, r->c->pos, r->c->pos + tok.pos + i, w->cs, w->sn);
+        k->rope(w->u + i * f->d.width, w->cs, w->sn, 2 * f->d.half);
+    }
+    int64_t g0 = blocks.pos / FEAT_GROUP, g1 = (blocks.pos + blocks.n + FEAT_GROUP - 1) / FEAT_GROUP;
+    w->score0 = g0 * FEAT_GROUP;
+    for (int64_t g = g0; g < g1;) {
+        int64_t run = min64(feat_run(f, g), g1 - g);
+        struct kern_scores s = {.rows = tok.n, .width = f->d.width, .groups = run, .u = w->u, .scale = r->ops->scale};
+        s.v = feat_group(f, unit, g);
+        s.v_stride = feat_stride(f);
+        s.s = w->scores + (g - g0) * FEAT_GROUP;
+        s.ld = w->ld;
+        if (s.scale == 0)
+            s.scale = r->inv_sqrt_dim;
+        k->block_scores(&s);
+        g += run;
+    }
+}
+
+void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t i, int64_t n)
+{
+    double start = timer_now();
+    int64_t lo = INT64_MAX, hi = 0, at = 0;
+    for (int64_t x = 0; x < n; x++) {
+        struct select_set *s = &w->set[x];
+        select_sets(s, &r->rule, r->c->pos + i + x);
+        if (!s->all) {
+            lo = min64(lo, s->lo);
+            hi = max64(hi, s->hi);
+        }
+    }
+    if (hi > 0 && !r->ops->scores)
+        products(r, w, unit, (struct sparse_span){i, n}, (struct sparse_span){lo, hi - lo});
+    w->ptr[0] = 0;
+    w->some = hi > 0;
+    for (int64_t x = 0; x < n && w->some; x++) {
+        struct select_set *s = &w->set[x];
+        float *score = w->scores + x * w->ld + (r->ops->scores ? 0 : s->lo - w->score0);
+        int64_t count = s->hi - s->lo;
+        if (!s->all) {
+            if (r->ops->scores)
+                r->ops->scores(r, unit, s, score, w->extra);
+            if (r->ops->bias)
+                r->ops->bias(r, unit, s, score);
+            count = select_count(s, &r->rule, score, w->rho[x], w->work);
+            count = r->c->kern->topk(score, s->hi - s->lo, count, w->chosen, w->work);
+        } else {
+            for (int64_t j = 0; j < count; j++)
+                w->chosen[j] = (int32_t)j;
+        }
+        int64_t kept = select_list(s, w->chosen, count, w->block);
+        w->stats.pairs_seen += (double)(r->heads * select_keys(s, &r->rule, w->block, kept));
+        at += expand(r, s->token, w->block, kept, w->list + at);
+        w->ptr[x + 1] = at;
+    }
+    w->stats.select_s += timer_now() - start;
+}
+
+/* The union of the tile's lists, with the rows that see each. */
+static int64_t masks(struct sparse_lane *w, int64_t n, int64_t heads)
+{
+    int64_t first = INT64_MAX, last = -1, m = 0;
+    for (int64_t x = 0; x < n; x++) {
+        first = min64(first, w->list[w->ptr[x]]); /* never empty: a token keeps its own block */
+        last = max64(last, w->list[w->ptr[x + 1] - 1]);
+    }
+    memset(w->mask + first, 0, (size_t)(last - first + 1) * sizeof *w->mask);
+    for (int64_t x = 0; x < n; x++) {
+        uint64_t rows = (heads == 64 ? ~0ull : (1ull << heads) - 1) << (x * heads);
+        for (int64_t j = w->ptr[x]; j < w->ptr[x + 1]; j++)
+            w->mask[w->list[j]] |= rows;
+    }
+    for (int64_t b = first; b <= last; b++)
+        if (w->mask[b]) {
+            w->mask[m] = w->mask[b]; /* m <= b - first <= b: never ahead of what is read */
+            w->block[m++] = (int32_t)b;
+        }
+    return m;
+}
+
+/* What the blocks kernel would walk against what the lists hold: the lists' total if every row had its own pass. */
+static int strategy(const struct sparse_run *r, const struct sparse_lane *w, int64_t n)
+{
+    if (r->o->strategy != SPARSE_AUTO || r->o->block < KERN_KB)
+        return r->o->block < KERN_KB ? SPARSE_GATHER : r->o->strategy;
+    double listed = (double)w->ptr[n], past = (double)(w->list[w->ptr[n] - 1] + 1) * (double)n;
+    return past * r->o->cost_blocks <= listed * r->o->cost_gather ? SPARSE_BLOCKS : SPARSE_GATHER;
+}
+
+/* Blocks of 8: each token's halves are copied side by side, then attended densely. */
+static void packed(const struct sparse_run *r, struct sparse_lane *w, const struct kern_tile *t, int64_t n, int64_t kv_head)
+{
+    const struct kern_table *k = r->c->kern;
+    const struct kern_kv *kv = &r->c->kv[kv_head];
+    int64_t d = t->dim, heads = t->rows / n, B = r->o->block, ends[KERN_MAX_ROWS];
+    float *keys = w->rows, *values = w->rows + B * d;
+    for (int64_t x = 0; x < n; x++) {
+        struct kern_tile own = *t;
+        int64_t cut = 0, token = w->set[x].token, from = r->rule.window > 0 ? max64(0, token - r->rule.window + 1) : 0;
+        w->panel.dim = d;
+        w->panel.dtype = kv->dtype;
+        w->panel.n = 0;
+        for (int64_t j = w->ptr[x]; j < w->ptr[x + 1]; j++) {
+            int64_t first = max64(w->list[j] * B, from), last = min64(w->list[j] * B + B, token + 1);
+            if (first >= last)
+                continue;
+            k->kv_keys(kv, first, last - first, keys);
+            k->kv_values(kv, first, last - first, values);
+            k->kv_append(&w->panel, keys, values, d, last - first);
+            cut += last - first;
+        }
+        for (int64_t h = 0; h < heads; h++)
+            ends[h] = cut;
+        own.rows = heads;
+        own.q = t->q + x * heads * d;
+        own.o = t->o + x * heads * d;
+        own.m = t->m + x * heads;
+        own.l = t->l + x * heads;
+        own.end = ends;
+        own.begin = NULL;
+        k->tile_begin(&own);
+        k->tile_dense(&own, &w->panel, 0, (cut + KERN_KB - 1) / KERN_KB);
+        k->tile_end(&own, w->lse + x * heads);
+    }
+}
+
+static void run_tile(const struct sparse_run *r, struct sparse_lane *w, struct kern_tile *t, int64_t n, int64_t kv_head)
+{
+    const struct kern_table *k = r->c->kern;
+    const struct kern_kv *kv = &r->c->kv[kv_head];
+    int64_t heads = t->rows / n, last = w->set[n - 1].token / KERN_KB + 1, first = w->set[0].first * r->o->block / KERN_KB;
+    int how = w->some ? strategy(r, w, n) : SPARSE_DENSE;
+    w->stats.tile_dense += how == SPARSE_DENSE;
+    w->stats.tile_blocks += how == SPARSE_BLOCKS;
+    w->stats.tile_gather += how == SPARSE_GATHER;
+    if (w->some && r->o->block < KERN_KB) {
+        packed(r, w, t, n, kv_head);
+        return;
+    }
+    k->tile_begin(t);
+    if (!w->some) {
+        k->tile_dense(t, kv, first, last);
+    } else if (how == SPARSE_GATHER) {
+        t->share = heads;
+        k->tile_gather(t, kv, w->ptr, w->list);
+    } else {
+        int64_t m = masks(w, n, heads);
+        k->tile_blocks(t, kv, w->block, w->mask, m);
+    }
+    k->tile_end(t, w->lse);
+}
+
+void sparse_attend(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t i, int64_t n)
+{
+    struct attn_call *c = r->c;
+    const struct attn_shape *s = c->shape;
+    int64_t d = s->dim, kv_head = unit * r->heads / (s->heads / s->kv_heads);
+    for (int64_t x = 0; x < n; x++) {
+        int64_t seen = w->set[x].token + 1, window = r->rule.window > 0 ? min64(seen, r->rule.window) : seen;
+        w->stats.pairs_causal += (double)(r->heads * seen);
+        w->stats.pairs_seen += w->some ? 0 : (double)(r->heads * window);
+    }
+    for (int64_t h0 = 0; h0 < r->heads; h0 += r->slice) {
+        int64_t heads = min64(r->slice, r->heads - h0), at = unit * r->heads + h0;
+        for (int64_t x = 0; x < n; x++)
+            for (int64_t h = 0; h < heads; h++) {
+                int64_t row = x * heads + h, seen = w->set[x].token + 1;
+                const float *q = c->q + ((i + x) * s->heads + at + h) * d;
+                for (int64_t y = 0; y < d; y++)
+                    w->q[row * d + y] = q[y] * s->scale;
+                w->end[row] = seen;
+                w->begin[row] = r->rule.window > 0 ? max64(0, seen - r->rule.window) : 0;
+            }
+        struct kern_tile t = {.rows = n * heads, .dim = d, .q = w->q, .end = w->end, .o = w->o, .m = w->m, .l = w->l};
+        t.begin = r->rule.window > 0 ? w->begin : NULL;
+        t.scratch = w->kern;
+        run_tile(r, w, &t, n, kv_head);
+        for (int64_t x = 0; x < n; x++) {
+            int64_t to = (i + x) * s->heads + at;
+            if (r->f.d.summary && !w->set[x].all)
+                sparse_mix(r, w, &(struct sparse_rows){x, x * heads, heads, at, kv_head});
+            memcpy(c->out + to * d, w->o + x * heads * d, (size_t)(heads * d) * sizeof(float));
+            if (c->lse)
+                memcpy(c->lse + to, w->lse + x * heads, (size_t)heads * sizeof(float));
+        }
+    }
+}
