@@ -129,6 +129,9 @@ static void shards_change_nothing_and_seeds_do(void)
     }
     T_EQ(differ, 0);
     T_EQ(same, 0);
+    const struct st_tensor *q0 = st_find(one, "model.layers.0.self_attn.q_proj.weight");
+    const struct st_tensor *q1 = st_find(one, "model.layers.1.self_attn.q_proj.weight");
+    T_CHECK(q0 && q1 && memcmp(q0->data, q1->data, q0->bytes) != 0); /* layers differ */
     T_CHECK(file_exists(in_dir("s5/model-00005-of-00005.safetensors")));
     st_close(one);
     st_close(five);
