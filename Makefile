@@ -2,6 +2,7 @@
 ##   make              the program: build/asterism
 ##   make demo         install what is missing, build, evaluate the embedded model on three tasks with 3 MPI ranks
 ##   make check        build and run every test (make test is the same)
+##   make fuzz         libFuzzer on every tests/fuzz/fuzz_*.c, FUZZ_S seconds each (60), with clang; FUZZ=NAME: only that one
 ##   make bench        speed of each kernel and of the engine against this machine's measured limits
 ##   make deps         install the Debian packages we need (without root: says what to ask for)
 ##   make format lint  clang-format in place; clang-tidy and cppcheck
@@ -48,7 +49,7 @@ LIB    := $(B)/libast.a
 TESTS  := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c tests/kernel/test_*.c tests/golden/test_*.c tests/gradient/test_*.c tests/mpi/test_*.c))
 BENCH  := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/*.c))
 
-.PHONY: all help deps demo check test bench format lint install clean tests FORCE
+.PHONY: all help deps demo check test bench fuzz fuzz-one format lint install clean tests FORCE
 .DEFAULT_GOAL := all
 .SECONDARY:
 
@@ -103,6 +104,23 @@ check test: tests
 
 bench: all $(BENCH)
 	@for b in $(BENCH); do echo "== $$b"; $$b || exit 1; done
+
+# clang through Open MPI's wrapper, in a build folder of its own. What it finds stands in build/fuzz as crash-*.
+FUZZ_S ?= 60
+FUZZ   ?= $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SRC := $(wildcard src/base/*.c src/tensor/*.c src/cfg/*.c src/comm/*.c src/io/*.c src/text/*.c src/model/*.c)
+FUZZ_CC := OMPI_CC=clang mpicc -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+fuzz:
+	$(MAKE) --no-print-directory B=build/fuzz CC='$(FUZZ_CC) -fsanitize=fuzzer-no-link' OPT='-O1 -fno-omit-frame-pointer' WARN=-w SRC='$(FUZZ_SRC)' build/fuzz/libast.a
+	@for t in $(FUZZ); do $(MAKE) --no-print-directory -s B=build/fuzz CC='$(FUZZ_CC) -fsanitize=fuzzer' OPT='-O1 -fno-omit-frame-pointer' WARN=-w fuzz-one FUZZ=$$t || exit 1; done
+
+# Its libast.a is there already: linked without looking at flags.
+fuzz-one:
+	@mkdir -p $(B)/corpus/$(FUZZ)
+	$(CC) $(CFLAGS_ALL) tests/fuzz/fuzz_$(FUZZ).c $(B)/libast.a $(LDLIBS_ALL) -o $(B)/fuzz_$(FUZZ)
+	$(B)/fuzz_$(FUZZ) $(if $(wildcard tests/fuzz/$(FUZZ).dict),-dict=tests/fuzz/$(FUZZ).dict) -max_len=4096 -max_total_time=$(FUZZ_S) \
+	  -artifact_prefix=$(B)/crash-$(FUZZ)- -print_final_stats=1 $(B)/corpus/$(FUZZ) tests/fuzz/seeds/$(FUZZ)
 
 deps:
 	@.ci/deps

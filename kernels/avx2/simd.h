@@ -121,6 +121,10 @@ INL int veq_mask(vf a, vf b)
 {
     return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ));
 }
+INL int vge_mask(vf a, vf b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ));
+}
 INL vf vrelu(vf a) /* NaN stays */
 {
     return _mm256_max_ps(_mm256_setzero_ps(), a);

@@ -112,6 +112,10 @@ INL int veq_mask(vf a, vf b)
 {
     return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
 }
+INL int vge_mask(vf a, vf b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+}
 INL vf vrelu(vf a) /* NaN stays */
 {
     return _mm512_max_ps(_mm512_setzero_ps(), a);

@@ -1,7 +1,9 @@
 /* asterism: a table of sub-commands. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "app/app.h"
 #include "base/err.h"
@@ -28,9 +30,19 @@ static void help(FILE *f)
     fprintf(f, "\n  --version  revision and compiler\n\nFirst steps: asterism doctor; mpirun -np 3 asterism run jobs/demo.cfg\n");
 }
 
+/* OpenMP's idle threads spin unless told otherwise before the program starts, and ranks that share cores then run at a
+ * fraction of their speed. So we start once more, with the environment that libgomp wants. */
+static void polite_threads(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") || setenv("OMP_WAIT_POLICY", "passive", 1))
+        return;
+    execv("/proc/self/exe", argv); /* where there is no /proc: as it is */
+}
+
 int main(int argc, char **argv)
 {
     const char *names[N_COMMANDS], *near;
+    polite_threads(argv);
     if (argc < 2) {
         help(stderr);
         return APP_USAGE;

@@ -51,6 +51,8 @@ static bool ok(struct h5 *f, int64_t result, const char *what, const char *where
 static hid_t access_list(struct h5 *f)
 {
     hid_t p = H5Pcreate(H5P_FILE_ACCESS);
+    /* Newer libraries write what 1.10 reads, and the same bytes. */
+    ok(f, H5Pset_libver_bounds(p, H5F_LIBVER_EARLIEST, H5F_LIBVER_V110), "access to", "the file");
     if (f->parallel && ok(f, p, "access to", "the file")) {
         ok(f, H5Pset_fapl_mpio(p, comm_mpi(f->g), MPI_INFO_NULL), "access to", "the file");
         ok(f, H5Pset_all_coll_metadata_ops(p, true), "access to", "the file");
@@ -159,16 +161,34 @@ void h5_abort(struct h5 *f)
     free(f);
 }
 
-void h5_group(struct h5 *f, const char *path)
+static void make_group(struct h5 *f, const char *path)
 {
-    hid_t link = H5Pcreate(H5P_LINK_CREATE), create = creation_list(H5P_GROUP_CREATE);
-    H5Pset_create_intermediate_group(link, 1);
+    hid_t create = creation_list(H5P_GROUP_CREATE);
     H5Pset_link_creation_order(create, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED);
-    hid_t g = H5Gcreate2(f->file, path, link, create, H5P_DEFAULT);
+    hid_t g = H5Gcreate2(f->file, path, H5P_DEFAULT, create, H5P_DEFAULT);
     if (ok(f, g, "cannot make the group", path))
         H5Gclose(g);
     H5Pclose(create);
-    H5Pclose(link);
+}
+
+/* HDF5 would make missing parents itself, but without the order of creation, in which people want to read columns. */
+static void make_parents(struct h5 *f, const char *path)
+{
+    char part[FILE_PATH];
+    for (size_t i = 1; path[i] && i < sizeof part; i++) {
+        if (path[i] != '/')
+            continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        if (H5Lexists(f->file, part, H5P_DEFAULT) == 0)
+            make_group(f, part);
+    }
+}
+
+void h5_group(struct h5 *f, const char *path)
+{
+    make_parents(f, path);
+    make_group(f, path);
 }
 
 static hid_t utf8(size_t bytes)
@@ -225,10 +245,10 @@ static hid_t memory_type(enum h5_type t)
 
 static hid_t create_dataset(struct h5 *f, const char *path, hid_t type, const hsize_t *dims, int rank)
 {
-    hid_t space = H5Screate_simple(rank, dims, NULL), create = creation_list(H5P_DATASET_CREATE), link = H5Pcreate(H5P_LINK_CREATE);
+    hid_t space = H5Screate_simple(rank, dims, NULL), create = creation_list(H5P_DATASET_CREATE);
     hsize_t chunk[2] = {dims[0], rank > 1 ? dims[1] : 1};
     hsize_t width = chunk[1] > 0 ? chunk[1] : 1;
-    H5Pset_create_intermediate_group(link, 1);
+    make_parents(f, path);
     H5Pset_fill_time(create, H5D_FILL_TIME_NEVER);
     if (dims[0] > 0 && width > 0) {
         hsize_t rows = CHUNK / width > 0 ? CHUNK / width : 1;
@@ -239,9 +259,8 @@ static hid_t create_dataset(struct h5 *f, const char *path, hid_t type, const hs
             H5Pset_deflate(create, DEFLATE);
         }
     }
-    hid_t d = H5Dcreate2(f->file, path, type, space, link, create, H5P_DEFAULT);
+    hid_t d = H5Dcreate2(f->file, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
     ok(f, d, "cannot make the dataset", path);
-    H5Pclose(link);
     H5Pclose(create);
     H5Sclose(space);
     return d;
@@ -277,7 +296,7 @@ void h5_write(struct h5 *f, const struct h5_column *c)
     double rounds = (double)((c->count + piece - 1) / piece);
     /* Every rank takes part as often as the one with most rows. */
     comm_max_f64(f->g, &rounds, 1);
-    for (int64_t k = 0; k < (int64_t)rounds; k++) {
+    for (int64_t k = 0; k < (int64_t)rounds && c->rows > 0; k++) {
         int64_t skip = k * piece, left = c->count - skip;
         write_rows(f, d, c, left > 0 ? skip : 0, left > piece ? piece : left > 0 ? left : 0);
     }
@@ -301,7 +320,9 @@ void h5_strings(struct h5 *f, const char *path, const char *const *v, int64_t n,
         memcpy(all + (size_t)i * longest, v[i], strlen(v[i]));
     hsize_t dims[1] = {(hsize_t)n};
     hid_t type = utf8(longest), d = create_dataset(f, path, type, dims, 1);
-    if (d >= 0) {
+    if (d >= 0 && n == 0)
+        H5Dclose(d);
+    if (d >= 0 && n > 0) { /* HDF5 1.10 cannot write nothing at all collectively */
         hid_t space = H5Dget_space(d);
         if (!first || !all)
             H5Sselect_none(space);

@@ -45,7 +45,7 @@ struct desk {
     int groups;
     double *expect; /* predicted seconds of each shard when it was handed out, by shard; grows with the board */
     int64_t expect_cap;
-    bool stopping;
+    bool stopping, too_late; /* too_late: what waits would not end before the deadline */
     double stop_s, next_tick, start;
     int remote_signal;
     struct status status;
@@ -130,6 +130,13 @@ static double *expected(struct desk *k, int64_t shard)
     return &k->expect[shard];
 }
 
+/* Would so many seconds of work end before we have to stop? A shard's own batches can be cut off, but not in the middle. */
+static bool in_time(const struct desk *k, double seconds)
+{
+    double end = stop_deadline();
+    return !(end > 0) || timer_wall() + seconds < end - k->run->margin_s;
+}
+
 static void fill(struct desk *k, int g)
 {
     struct slot *s = &k->slot[g];
@@ -141,6 +148,11 @@ static void fill(struct desk *k, int g)
         int64_t i = s->queued == 0 ? board_next(k->m->board, g) : board_ahead(k->m->board, g, fmax(AHEAD_S, s->queued_s));
         if (i < 0)
             break;
+        if (!in_time(k, board_predict(k->m->board, i) + s->queued_s)) {
+            board_back(k->m->board, i);
+            k->too_late = true;
+            break;
+        }
         const struct shard *x = board_shard(k->m->board, i);
         w[n++] = (struct proto_work){
             .shard = i, .first = x->first, .count = x->count, .cell = x->cell, .isolate = x->tries + 1 >= k->run->tries};
@@ -348,6 +360,14 @@ static bool all_stopped(const struct desk *k)
     return true;
 }
 
+static bool all_idle(const struct desk *k)
+{
+    for (int g = 0; g < k->groups; g++)
+        if (!k->slot[g].gone && !k->slot[g].idle)
+            return false;
+    return true;
+}
+
 static void give_up_late(struct desk *k)
 {
     if (!k->stopping || timer_now() - k->stop_s < k->run->grace_s)
@@ -372,6 +392,8 @@ static void run_groups(struct desk *k)
             k->out->master_s += timer_now() - t0;
         }
         tick(k);
+        if (k->too_late && all_idle(k))
+            begin_stop(k, "nothing more ends before the Slurm job does");
         give_up_late(k);
     }
     if (board_groups(k->m->board) == 0 && !board_finished(k->m->board) && !k->stopping)

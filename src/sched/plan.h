@@ -27,9 +27,9 @@ struct plan_cell {
 
 struct plan {
     struct work *work;
-    struct plan_cell *cell; /* (cells,) */
-    struct work_rate rate;  /* first guess */
-    int groups, threads;
+    struct plan_cell *cell;    /* (cells,) */
+    struct work_rate rate;     /* first guess */
+    int groups, threads, here; /* here: ranks that compute on one machine */
     int64_t shards;
     double work_s, wall_s, efficiency, rank_bytes;
 };

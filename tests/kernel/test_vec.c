@@ -151,7 +151,7 @@ static void conversions_are_exact(void)
     }
     for (int i = 0; i < 65536; i++) { /* random bits: ties, NaN, subnormals, infinities */
         uniform();
-        uint32_t bits = i % 4 ? (uint32_t)(seed >> 20) : (uint32_t)(i << 16 | (i % 8 ? 0x8000 : 0x8001));
+        uint32_t bits = i % 4 ? (uint32_t)(seed >> 20) : (uint32_t)i << 16 | (i % 8 ? 0x8000u : 0x8001u);
         memcpy(w + i, &bits, 4);
     }
     w[7] = NAN, w[8] = INFINITY, w[9] = -INFINITY, w[10] = 3.4e38F;

@@ -49,6 +49,7 @@ static void rows_of_all_ranks_make_one_column(bool compress)
             .path = "/a/pairs", .type = H5_I64, .rows = total / 2, .width = 2, .first = first / 2, .count = count / 2, .data = v});
     h5_write(f, &(struct h5_column){.path = "/a/none", .type = H5_F64});
     h5_strings(f, "/a/words", (const char *const[]){"one", "zwölf", ""}, 3, NULL);
+    h5_strings(f, "/a/no_words", NULL, 0, NULL);
     h5_attr_text(f, "/a", "title", "a t\xc3\xa4st");
     h5_attr_i64(f, "/", "n", 7);
     h5_scale(f, "/a/b/squares", "row");

@@ -145,6 +145,11 @@ static void attributes_and_listings_keep_their_order(void)
     T_STR(l.n == 3 ? l.name[0] : "", "t");
     T_STR(l.n == 3 ? l.name[1] : "", "z"); /* made before a */
     h5_names_free(&l);
+    T_EQ(h5_children(h, "/t", &l), 0); /* a parent that nobody asked for keeps the order too */
+    T_STR(l.n == 5 ? l.name[1] : "", "values");
+    T_STR(l.n == 5 ? l.name[2] : "", "part");
+    T_STR(l.n == 5 ? l.name[3] : "", "small");
+    h5_names_free(&l);
     T_EQ(h5_attributes(h, "/a", &l), 0);
     T_EQ(l.n, 3);
     h5_names_free(&l);

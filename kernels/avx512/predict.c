@@ -1,0 +1,13 @@
+/* What choosing keys costs, and the key and value store, for AVX-512. */
+#include "kernels/avx512/simd.h"
+#include "kernels/simd_predict.h"
+#include "kernels/simd_kv.h"
+
+extern const struct kern_table kern_avx512_predict;
+
+const struct kern_table kern_avx512_predict = {
+    .rows_matmul = rows_matmul,
+    .block_scores = block_scores,
+    .topk = topk,
+    .kv_append = kv_append,
+};
