@@ -12,24 +12,25 @@
 #include "sched/store.h"
 #include "sched/work.h"
 
-void gather_range(const int64_t *sizes, int n_cells, int r, int ranks, int *first, int *n)
+struct gather_part gather_range(const int64_t *sizes, int n_cells, int block, int r, int ranks)
 {
     double total = 0, upto = 0;
     int a = n_cells, b = n_cells;
     for (int i = 0; i < n_cells; i++)
         total += (double)sizes[i];
-    /* A cell belongs to the rank in whose share its middle lies. */
-    for (int i = 0; i < n_cells; i++) {
-        double middle = (upto + (double)sizes[i] / 2) / (total > 0 ? total : 1);
-        int owner = (int)(middle * ranks);
+    /* A block belongs to the rank in whose share its middle lies. */
+    for (int i = 0; i < n_cells; i += block) {
+        double size = 0;
+        for (int k = i; k < i + block && k < n_cells; k++)
+            size += (double)sizes[k];
+        int owner = (int)((upto + size / 2) / (total > 0 ? total : 1) * ranks);
         if (owner >= r && a == n_cells)
             a = i;
         if (owner > r && b == n_cells)
             b = i;
-        upto += (double)sizes[i];
+        upto += size;
     }
-    *first = a;
-    *n = b > a ? b - a : 0;
+    return (struct gather_part){a, b > a ? b - a : 0};
 }
 
 static int open_cell(struct gather_cell *c, int cell, int64_t n, int layers)
@@ -160,6 +161,38 @@ static int score_cell(struct work *w, const struct gather_cell *c, struct gather
     return rc;
 }
 
+int gather_dense(const struct work *w, int cell)
+{
+    const struct work_cell *c = &w->cell[cell];
+    for (int i = 0; i < w->n_cells; i++)
+        if (w->cell[i].set == c->set && !strcmp(w->job->method[w->cell[i].method].impl->name, "dense"))
+            return i == cell ? -1 : i;
+    return -1;
+}
+
+/* The cell against its dense one, on the samples that both have. */
+static int compare_cell(struct work *w, struct gathered *x, int i)
+{
+    const struct gather_cell *c = &x->cell[i];
+    const struct work_cell *wc = &w->cell[c->cell];
+    const struct task *t = w->job->task[wc->task].impl;
+    struct gather_total *total = &x->total[c->cell];
+    int d = gather_dense(w, c->cell);
+    if (d < 0 || !t->compare || total->ok == 0 || x->total[d].ok == 0)
+        return ERR_OK;
+    const struct gather_cell *dense = &x->cell[d - x->first];
+    bool *missing = calloc((size_t)c->n, sizeof *missing);
+    if (!missing)
+        return err_set(ERR_NOMEM, "no memory to compare a cell");
+    for (int64_t k = 0; k < c->n; k++)
+        missing[k] = c->status[k] != OUTCOME_OK || dense->status[k] != OUTCOME_OK;
+    struct task_pair pair = {dense->acc, c->acc};
+    int n = t->compare(w->set[wc->set].set, &pair, missing, (uint64_t)w->job->run.seed, total->diff);
+    free(missing);
+    total->n_diffs = n > 0 ? n : 0;
+    return n < 0 ? n : ERR_OK;
+}
+
 /* Every total on every rank. */
 static int share_totals(struct gathered *x, int n_cells, const struct comm_group *g)
 {
@@ -182,7 +215,9 @@ int gather_open(struct gathered **out, struct work *w, const struct store *s, co
     *out = NULL;
     if (x) {
         x->total = calloc((size_t)w->n_cells, sizeof *x->total);
-        gather_range(sizes, w->n_cells, g ? g->rank : 0, g ? g->size : 1, &x->first, &x->n_cells);
+        struct gather_part mine = gather_range(sizes, w->n_cells, w->job->n_methods, g ? g->rank : 0, g ? g->size : 1);
+        x->first = mine.first;
+        x->n_cells = mine.n;
         x->cell = calloc((size_t)x->n_cells + 1, sizeof *x->cell);
     }
     if (!x || !x->total || !x->cell)
@@ -192,6 +227,8 @@ int gather_open(struct gathered **out, struct work *w, const struct store *s, co
     rc = rc ? rc : shardfile_each(s->folder, take_file, &k);
     for (int i = 0; !rc && i < x->n_cells; i++)
         rc = score_cell(w, &x->cell[i], &x->total[x->first + i]);
+    for (int i = 0; !rc && i < x->n_cells; i++)
+        rc = compare_cell(w, x, i);
     rc = comm_agree(g, rc);
     rc = rc ? rc : share_totals(x, w->n_cells, g);
     if (rc) {

@@ -1,5 +1,5 @@
 /* Collects finished shards into whole cells, in sample order, and scores them. Cells are spread over the ranks of the
- * merge; each rank holds a run of consecutive cells. Knows nothing of HDF5. */
+ * merge; each rank holds a run of consecutive cells, all methods of a dataset together. Knows nothing of HDF5. */
 #ifndef AST_SCHED_GATHER_H
 #define AST_SCHED_GATHER_H
 
@@ -32,6 +32,8 @@ struct gather_total { /* of one cell, the same on every rank */
     double pairs_seen, pairs_causal;
     int64_t n_scores;
     struct task_score score[TASK_SCORES];
+    int64_t n_diffs; /* against the dense cell, paired; by the scores' names */
+    struct task_score diff[TASK_SCORES];
 };
 
 struct gathered {
@@ -44,7 +46,14 @@ struct gathered {
 int gather_open(struct gathered **out, struct work *w, const struct store *s, const int64_t *sizes, const struct comm_group *g);
 void gather_close(struct gathered *x); /* NULL is fine */
 
-/* The cells of rank r of ranks: balanced by samples, in order. Pure. */
-void gather_range(const int64_t *sizes, int n_cells, int r, int ranks, int *first, int *n);
+/* The dense cell that a cell is compared with: same model, task and length; -1: none, or it is that cell. */
+int gather_dense(const struct work *w, int cell);
+
+/* The cells of rank r of ranks: balanced by samples, in order, in blocks of `block` cells that stay together (the methods of
+ * one dataset). Pure. */
+struct gather_part {
+    int first, n;
+};
+struct gather_part gather_range(const int64_t *sizes, int n_cells, int block, int r, int ranks);
 
 #endif

@@ -38,15 +38,6 @@ static void *room(int64_t n)
     return p;
 }
 
-int merge_dense(const struct work *w, int cell)
-{
-    const struct work_cell *c = &w->cell[cell];
-    for (int i = 0; i < w->n_cells; i++)
-        if (w->cell[i].set == c->set && !strcmp(w->job->method[w->cell[i].method].impl->name, "dense"))
-            return i == cell ? -1 : i;
-    return -1;
-}
-
 static void attach(struct out *o, const char *folder, const char *column, const char *scale)
 {
     char path[192];
@@ -95,7 +86,7 @@ static void write_cells(struct out *o)
     int64_t *length = room(n), *size = room(n), *ok = room(n);
     for (int i = 0; i < n; i++) {
         cell[i] = i;
-        dense[i] = merge_dense(o->w, i);
+        dense[i] = gather_dense(o->w, i);
         length[i] = o->w->cell[i].length;
         size[i] = o->i->sizes[i];
         ok[i] = o->x->total[i].ok;
@@ -124,19 +115,18 @@ struct metrics { /* one row a cell and metric */
     int64_t n;
     int32_t *cell, *row;
     int64_t *length, *count;
-    double *value, *lo, *hi, *diff;
+    double *value, *lo, *hi, *diff, *diff_lo, *diff_hi;
     uint8_t *higher;
     const char **name, **unit;
 };
 
-static double against(const struct out *o, int cell, int score)
+static const struct task_score *against(const struct gather_total *t, const char *name)
 {
-    int d = merge_dense(o->w, cell);
-    const struct gather_total *t = &o->x->total[cell];
-    if (d < 0 || score >= o->x->total[d].n_scores || strcmp(o->x->total[d].score[score].name, t->score[score].name) ||
-        o->x->total[d].ok != t->ok)
-        return (double)NAN;
-    return t->score[score].value - o->x->total[d].score[score].value;
+    static const struct task_score none = {.value = (double)NAN, .lo = (double)NAN, .hi = (double)NAN};
+    for (int64_t k = 0; k < t->n_diffs; k++)
+        if (!strcmp(t->diff[k].name, name))
+            return &t->diff[k];
+    return &none;
 }
 
 static void fill_metrics(const struct out *o, struct metrics *m)
@@ -151,7 +141,10 @@ static void fill_metrics(const struct out *o, struct metrics *m)
             m->value[m->n] = s->value;
             m->lo[m->n] = s->lo;
             m->hi[m->n] = s->hi;
-            m->diff[m->n] = against(o, i, (int)k);
+            const struct task_score *d = against(&o->x->total[i], s->name);
+            m->diff[m->n] = d->value;
+            m->diff_lo[m->n] = d->lo;
+            m->diff_hi[m->n] = d->hi;
             m->higher[m->n] = s->higher_is_better;
             m->name[m->n] = s->name;
             m->unit[m->n] = s->unit;
@@ -173,11 +166,14 @@ static void write_metric_columns(struct out *o, const struct metrics *m)
     numbers(o, "/metrics/value", H5_F64, m->value, m->n, NULL, NULL);
     numbers(o, "/metrics/ci_lo", H5_F64, m->lo, m->n, NULL, "95 % interval; NaN: none");
     numbers(o, "/metrics/ci_hi", H5_F64, m->hi, m->n, NULL, "95 % interval; NaN: none");
-    numbers(o, "/metrics/minus_dense", H5_F64, m->diff, m->n, NULL, "value minus the dense cell's on the same samples; NaN: none");
+    numbers(o, "/metrics/minus_dense", H5_F64, m->diff, m->n, NULL, "value minus dense attention's on the same samples; NaN: none");
+    numbers(o, "/metrics/minus_dense_lo", H5_F64, m->diff_lo, m->n, NULL, "95 % interval of the paired difference");
+    numbers(o, "/metrics/minus_dense_hi", H5_F64, m->diff_hi, m->n, NULL, "95 % interval of the paired difference");
     numbers(o, "/metrics/n", H5_I64, m->count, m->n, "1", "samples");
     numbers(o, "/metrics/higher_is_better", H5_U8, m->higher, m->n, "1", NULL);
-    static const char *const column[] = {"cell",  "model", "method", "task",        "length", "metric",          "unit",
-                                         "value", "ci_lo", "ci_hi",  "minus_dense", "n",      "higher_is_better"};
+    static const char *const column[] = {"cell",        "model",          "method",         "task",  "length",
+                                         "metric",      "unit",           "value",          "ci_lo", "ci_hi",
+                                         "minus_dense", "minus_dense_lo", "minus_dense_hi", "n",     "higher_is_better"};
     for (size_t k = 0; k < sizeof column / sizeof column[0]; k++)
         attach(o, "/metrics", column[k], "/metrics/row");
     h5_attr_text(o->f, "/metrics", "signal", "value");
@@ -197,6 +193,8 @@ static void write_metrics(struct out *o)
                         .lo = room(n),
                         .hi = room(n),
                         .diff = room(n),
+                        .diff_lo = room(n),
+                        .diff_hi = room(n),
                         .higher = room(n),
                         .name = room(n),
                         .unit = room(n)};
@@ -210,6 +208,8 @@ static void write_metrics(struct out *o)
     free(m.lo);
     free(m.hi);
     free(m.diff);
+    free(m.diff_lo);
+    free(m.diff_hi);
     free(m.higher);
     free(m.name);
     free(m.unit);

@@ -37,7 +37,4 @@ struct merge_info {
 /* Collective over g. ERR_IO, ERR_NOMEM. */
 int merge_write(const struct work *w, const struct gathered *x, const struct merge_info *i, const struct comm_group *g);
 
-/* The dense cell that a cell is compared with: same model, task and length; -1: none, or it is that cell. */
-int merge_dense(const struct work *w, int cell);
-
 #endif

@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "sched/gather.h"
 #include "sched/job.h"
-#include "sched/merge.h"
 #include "sched/work.h"
 
 /* Digits that the interval leaves meaningful, at least three. */
@@ -30,33 +29,37 @@ static void interval(const struct task_score *s, char *out, int cap)
     snprintf(out, (size_t)cap, "%s [%s, %s]", v, lo, hi);
 }
 
-static void against_dense(const struct work *w, const struct gathered *x, int cell, char *out, int cap)
+/* "+1.2 [+0.9, +1.5]": the paired difference of the first score. */
+static void against_dense(const struct gather_total *t, char *out, int cap)
 {
-    int d = merge_dense(w, cell);
-    const struct gather_total *t = &x->total[cell];
-    snprintf(out, (size_t)cap, "%s", "");
-    if (d < 0 || t->n_scores < 1 || x->total[d].n_scores < 1 || x->total[d].ok != t->ok)
-        return;
-    double was = x->total[d].score[0].value, now = t->score[0].value;
-    if (fabs(was) > 0)
-        snprintf(out, (size_t)cap, "%+.1f %%", 100 * (now - was) / fabs(was));
+    char v[32], lo[32], hi[32];
+    out[0] = '\0';
+    for (int64_t k = 0; k < t->n_diffs && t->n_scores > 0; k++) {
+        const struct task_score *d = &t->diff[k];
+        if (strcmp(d->name, t->score[0].name))
+            continue;
+        number(d->value, v, sizeof v);
+        number(d->lo, lo, sizeof lo);
+        number(d->hi, hi, sizeof hi);
+        snprintf(out, (size_t)cap, d->lo <= d->hi ? "%s [%s, %s]" : "%s", v, lo, hi);
+    }
 }
 
 static void cell_line(FILE *f, const struct work *w, const struct gathered *x, int cell, const int width[4])
 {
     const struct work_cell *c = &w->cell[cell];
     const struct gather_total *t = &x->total[cell];
-    char score[128] = "-", diff[32], rate[32] = "-", peak[32] = "-", kept[32] = "-";
+    char score[128] = "-", diff[128], rate[32] = "-", peak[32] = "-", kept[32] = "-";
     if (t->n_scores > 0)
         interval(&t->score[0], score, sizeof score);
-    against_dense(w, x, cell, diff, sizeof diff);
+    against_dense(t, diff, sizeof diff);
     if (t->compute_s > 0)
         snprintf(rate, sizeof rate, "%.0f", (double)t->tokens / t->compute_s);
     if (t->peak_bytes > 0)
         log_bytes((double)t->peak_bytes, peak, sizeof peak);
     if (t->pairs_causal > 0)
         snprintf(kept, sizeof kept, "%.1f %%", 100 * t->pairs_seen / t->pairs_causal);
-    fprintf(f, "  %-*s  %-*s  %7lld  %-*s  %-30s  %9s  %8s  %9s  %9s", width[0], w->job->model[c->model].name, width[1],
+    fprintf(f, "  %-*s  %-*s  %7lld  %-*s  %-26s  %-24s  %8s  %9s  %9s", width[0], w->job->model[c->model].name, width[1],
             w->job->task[c->task].name, (long long)c->length, width[2], w->job->method[c->method].name, score, diff, kept, rate,
             peak);
     if (t->failed > 0)
@@ -84,8 +87,8 @@ static void task_table(FILE *f, const struct work *w, const struct gathered *x, 
 {
     char head[64];
     snprintf(head, sizeof head, "%s [95 %%]", metric_of(x, w, task));
-    fprintf(f, "\n  %-*s  %-*s  %7s  %-*s  %-30s  %9s  %8s  %9s  %9s\n", width[0], "model", width[1], "task", "length", width[2],
-            "method", head, "to dense", "pairs", "token/s", "peak");
+    fprintf(f, "\n  %-*s  %-*s  %7s  %-*s  %-26s  %-24s  %8s  %9s  %9s\n", width[0], "model", width[1], "task", "length", width[2],
+            "method", head, "minus dense [95 %]", "pairs", "token/s", "peak");
     for (int i = 0; i < w->n_cells; i++)
         if (w->cell[i].task == task)
             cell_line(f, w, x, i, width);

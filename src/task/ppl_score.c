@@ -116,6 +116,49 @@ static void add_special(struct scores *s, const struct units *u, const struct ta
     }
 }
 
+/* The ratios that every protocol has. */
+enum { RATIOS = 6 };
+struct named {
+    const char *name, *unit;
+    struct stats_ratio ratio;
+};
+
+static void ratios(const struct units *u, const struct task_set *set, struct named out[RATIOS])
+{
+    struct named token = {"token_perplexity", "1", {u->col[U_NLL], u->col[U_TOKENS], STATS_EXP}};
+    struct named word = {"word_perplexity", "1", {u->col[U_NLL], u->col[U_WORDS], STATS_EXP}};
+    bool documents = set->protocol == PPL_LM_EVAL; /* the number that the protocol is known for comes first */
+    out[0] = documents ? word : token;
+    out[1] = documents ? token : word;
+    out[2] = (struct named){"byte_perplexity", "1", {u->col[U_NLL], u->col[U_BYTES], STATS_EXP}};
+    out[3] = (struct named){"bits_per_byte", "bit", {u->col[U_NLL], u->col[U_BYTES], STATS_BITS}};
+    out[4] = (struct named){"nll_per_token", "nat", {u->col[U_NLL], u->col[U_TOKENS], STATS_PLAIN}};
+    out[5] = (struct named){"top1_accuracy", "1", {u->col[U_TOP1], u->col[U_TOKENS], STATS_PLAIN}};
+}
+
+int ppl_compare(const struct task_set *set, const struct task_pair *pair, const bool *missing, uint64_t seed,
+                struct task_score *out)
+{
+    struct units a, b = {0};
+    struct named ra[RATIOS], rb[RATIOS];
+    struct scores s = {.v = out, .seed = seed};
+    int rc = gather(&a, set, pair->a, missing);
+    rc = rc ? rc : gather(&b, set, pair->b, missing);
+    for (int i = 0; i < RATIOS && rc == ERR_OK; i++) {
+        struct stats_plan plan = {.n = a.n, .replicates = REPLICATES, .seed = seed};
+        struct stats_result x;
+        ratios(&a, set, ra);
+        ratios(&b, set, rb);
+        rc = stats_bootstrap(&x, &plan, stats_difference, &(struct stats_pair){ra[i].ratio, rb[i].ratio});
+        struct task_score *t = add(&s, ra[i].name, x.value, ra[i].unit, i == RATIOS - 1);
+        t->lo = x.lo;
+        t->hi = x.hi;
+    }
+    free(a.memory);
+    free(b.memory);
+    return rc ? rc : s.n;
+}
+
 int ppl_score(const struct task_set *set, const struct task_acc *acc, const bool *missing, uint64_t seed, struct task_score *out)
 {
     struct units u;
@@ -123,21 +166,10 @@ int ppl_score(const struct task_set *set, const struct task_acc *acc, const bool
     int rc = gather(&u, set, acc, missing);
     if (rc)
         return rc;
-    struct stats_ratio token = {u.col[U_NLL], u.col[U_TOKENS], STATS_EXP}, word = {u.col[U_NLL], u.col[U_WORDS], STATS_EXP};
-    struct stats_ratio byte = {u.col[U_NLL], u.col[U_BYTES], STATS_EXP}, bits = {u.col[U_NLL], u.col[U_BYTES], STATS_BITS};
-    struct stats_ratio nll = {u.col[U_NLL], u.col[U_TOKENS], STATS_PLAIN}, top1 = {u.col[U_TOP1], u.col[U_TOKENS], STATS_PLAIN};
-    bool documents = set->protocol == PPL_LM_EVAL; /* the number that the protocol is known for comes first */
-    rc = add_ratio(&s, &u, documents ? "word_perplexity" : "token_perplexity", "1", documents ? word : token);
-    if (rc == ERR_OK)
-        rc = add_ratio(&s, &u, documents ? "token_perplexity" : "word_perplexity", "1", documents ? token : word);
-    if (rc == ERR_OK)
-        rc = add_ratio(&s, &u, "byte_perplexity", "1", byte);
-    if (rc == ERR_OK)
-        rc = add_ratio(&s, &u, "bits_per_byte", "bit", bits);
-    if (rc == ERR_OK)
-        rc = add_ratio(&s, &u, "nll_per_token", "nat", nll);
-    if (rc == ERR_OK)
-        rc = add_ratio(&s, &u, "top1_accuracy", "1", top1);
+    struct named r[RATIOS];
+    ratios(&u, set, r);
+    for (int i = 0; i < RATIOS && rc == ERR_OK; i++)
+        rc = add_ratio(&s, &u, r[i].name, r[i].unit, r[i].ratio);
     add_special(&s, &u, set);
     free(u.memory);
     return rc ? rc : s.n;

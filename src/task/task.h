@@ -50,6 +50,10 @@ struct task_score {
     char unit[16]; /* "1", "bit", "%" */
 };
 
+struct task_pair { /* per-sample counts of two methods, in dataset order */
+    const struct task_acc *a, *b;
+};
+
 struct task_call {
     struct task_set *set;
     struct model *model;
@@ -84,6 +88,10 @@ struct task {
      * Returns the number of scores written, at most TASK_SCORES. */
     int (*score)(const struct task_set *set, const struct task_acc *acc, const bool *missing, uint64_t seed,
                  struct task_score *out);
+    /* Differences b - a of scores on the same samples, by the scores' names, with paired intervals (the same draws for
+     * both). missing[i]: the sample failed in one of them. Pure. NULL: this task has none. */
+    int (*compare)(const struct task_set *set, const struct task_pair *pair, const bool *missing, uint64_t seed,
+                   struct task_score *out);
 };
 
 const struct task *task_find(const char *name); /* NULL if there is none */

@@ -302,4 +302,5 @@ const struct task task_wikitext = {
     .run = run,
     .run_bytes = run_bytes,
     .score = ppl_score,
+    .compare = ppl_compare,
 };

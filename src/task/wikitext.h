@@ -38,5 +38,8 @@ struct task_set {
 
 /* task.score: see task.h. Intervals are over documents (lm-eval) or windows, 1000 replicates. */
 int ppl_score(const struct task_set *set, const struct task_acc *acc, const bool *missing, uint64_t seed, struct task_score *out);
+/* Paired differences b - a; see task.h. */
+int ppl_compare(const struct task_set *set, const struct task_pair *pair, const bool *missing, uint64_t seed,
+                struct task_score *out);
 
 #endif

@@ -157,7 +157,8 @@ static void play(struct stage *s, bool commit, struct master_result *out)
         board_close(board);
         store_scan_free(&scan, 1);
     } else {
-        struct worker w = {.compute = pretend, .context = s, .store = store, .link = link, .rank = world->rank, .dead_s = s->job.run.dead_s};
+        struct worker w = {
+            .compute = pretend, .context = s, .store = store, .link = link, .rank = world->rank, .dead_s = s->job.run.dead_s};
         struct worker_times t;
         static struct worker_end end;
         if (!worker_run(&w, &t, &end)) {
@@ -302,14 +303,15 @@ static void cells_are_gathered_in_sample_order(void)
     clean();
     set_stage(&s, 60, folder, 0);
     play(&s, true, &r);
-    int first, n, sum = 0;
-    int64_t sizes[5] = {10, 1000, 10, 10, 500};
+    int sum = 0;
+    int64_t sizes[6] = {10, 10, 1000, 1000, 500, 500};
     for (int k = 0; k < world->size; k++) {
-        gather_range(sizes, 5, k, world->size, &first, &n);
-        T_CHECK(n == 0 || first == sum);
-        sum += n;
+        struct gather_part p = gather_range(sizes, 6, 2, k, world->size);
+        T_CHECK(p.n == 0 || p.first == sum);
+        T_EQ(p.n % 2, 0);
+        sum += p.n;
     }
-    T_EQ(sum, 5);
+    T_EQ(sum, 6);
     check_files(&s, -1);
     free(r.dead);
     strike(&s);
