@@ -137,6 +137,9 @@ struct kern_table {
 
     /* linear layers, see struct kern_gemm; one thread's share */
     void (*gemm)(const struct kern_gemm *g);
+
+    /* n rounds of independent multiply-adds in registers; returns the floating-point operations done (kernels/peak.h) */
+    double (*peak)(enum kern_dtype t, int64_t n);
 };
 
 /* isa NULL: the environment's AST_ISA, else the best this CPU runs. Names: "ref", "avx2", "avx512".

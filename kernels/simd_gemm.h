@@ -130,4 +130,26 @@ static void gemm(const struct kern_gemm *g)
     }
 }
 
+/* 12 chains hide the latency of two units; x and q stand for numbers that the compiler cannot know */
+enum { PEAK_CHAINS = 12 };
+#define PEAK_BODY(STEP)                                                                                                            \
+    vf acc[PEAK_CHAINS], x = vset1(1e-3F), q = vset1(1e-3F), sum = vzero();                                                        \
+    GEMM_UNROLL for (int j = 0; j < PEAK_CHAINS; j++) acc[j] = vset1((float)j);                                                    \
+    for (int64_t i = 0; i < n; i++) {                                                                                              \
+        __asm__ volatile("" : "+v"(x), "+v"(q));                                                                                   \
+        GEMM_UNROLL for (int j = 0; j < PEAK_CHAINS; j++) acc[j] = STEP(acc[j], x, q);                                             \
+    }                                                                                                                              \
+    GEMM_UNROLL for (int j = 0; j < PEAK_CHAINS; j++) sum = vadd(sum, acc[j]);                                                     \
+    __asm__ volatile("" : "+v"(sum));
+
+static double peak(enum kern_dtype t, int64_t n)
+{
+    if (t == KERN_BF16) {
+        PEAK_BODY(STEP_BF16)
+        return 4.0 * W * PEAK_CHAINS * (double)n;
+    }
+    PEAK_BODY(STEP_F32)
+    return 2.0 * W * PEAK_CHAINS * (double)n;
+}
+
 #endif

@@ -7,4 +7,4 @@
 
 extern const struct kern_table kern_avx512_gemm;
 
-const struct kern_table kern_avx512_gemm = {.gemm = gemm};
+const struct kern_table kern_avx512_gemm = {.gemm = gemm, .peak = peak};

@@ -39,3 +39,19 @@ void ref_gemm(const struct kern_gemm *g)
                     y[first + j] = acc[j];
         }
 }
+
+double ref_peak(enum kern_dtype t, int64_t n)
+{
+    enum { CHAINS = 64 };
+    volatile float seen; /* so that the compiler does the work */
+    float acc[CHAINS] = {0}, sum = 0;
+    (void)t; /* bf16 is widened: the same operations */
+    for (int64_t i = 0; i < n; i++)
+        for (int j = 0; j < CHAINS; j++)
+            acc[j] = acc[j] * 0.999F + 0.5F;
+    for (int j = 0; j < CHAINS; j++)
+        sum += acc[j];
+    seen = sum;
+    (void)seen;
+    return 2.0 * CHAINS * (double)n;
+}

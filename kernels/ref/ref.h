@@ -42,5 +42,6 @@ void ref_rows_matmul(const struct kern_rows *c);
 void ref_block_scores(const struct kern_scores *c);
 int64_t ref_topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *work);
 void ref_gemm(const struct kern_gemm *g);
+double ref_peak(enum kern_dtype t, int64_t n);
 
 #endif
