@@ -202,12 +202,14 @@ static int put_cells(const struct from *f)
     return rc;
 }
 
-/* "[lo, hi]" where there is an interval. */
-static int put_intervals(struct table *t, int column, const struct h5_reader *h)
+/* "[lo, hi]" where there is an interval; nothing where the file has no such columns. */
+static int put_intervals(struct table *t, int column, const struct h5_reader *h, const char *lo_path, const char *hi_path)
 {
     double *lo = NULL, *hi = NULL;
-    int rc = real_column(h, "/metrics/ci_lo", t->rows, &lo);
-    rc = rc ? rc : real_column(h, "/metrics/ci_hi", t->rows, &hi);
+    if (!h5_exists(h, lo_path))
+        return ERR_OK;
+    int rc = real_column(h, lo_path, t->rows, &lo);
+    rc = rc ? rc : real_column(h, hi_path, t->rows, &hi);
     for (int64_t r = 0; rc == ERR_OK && r < t->rows; r++)
         if (!isnan(lo[r]) && !isnan(hi[r]))
             snprintf(at(t, r, column), CELL, "[%.5g, %.5g]", lo[r], hi[r]);
@@ -218,9 +220,10 @@ static int put_intervals(struct table *t, int column, const struct h5_reader *h)
 
 static int put_metrics(const struct from *f)
 {
-    struct table t = {.head = {"model", "task", "length", "method", "metric", "value", "95 % interval", "unit", "minus dense", "n"},
-                      .left = {true, true, false, true, true, false, true, true, false, false},
-                      .columns = 10};
+    struct table t = {.head = {"model", "task", "length", "method", "metric", "value", "95 % interval", "unit", "minus dense",
+                               "95 % interval", "n"},
+                      .left = {true, true, false, true, true, false, true, true, false, true, false},
+                      .columns = 11};
     int64_t n = 0;
     int rc = rows_of(f->h, "/metrics/value", &n);
     rc = rc ? rc : table_open(&t, n);
@@ -230,10 +233,11 @@ static int put_metrics(const struct from *f)
     rc = rc ? rc : put_texts(&t, 3, f->h, "/metrics/method");
     rc = rc ? rc : put_texts(&t, 4, f->h, "/metrics/metric");
     rc = rc ? rc : put_reals(&t, 5, f->h, "/metrics/value", "value");
-    rc = rc ? rc : put_intervals(&t, 6, f->h);
+    rc = rc ? rc : put_intervals(&t, 6, f->h, "/metrics/ci_lo", "/metrics/ci_hi");
     rc = rc ? rc : put_texts(&t, 7, f->h, "/metrics/unit");
     rc = rc ? rc : put_reals(&t, 8, f->h, "/metrics/minus_dense", "signed");
-    rc = rc ? rc : put_reals(&t, 9, f->h, "/metrics/n", "count");
+    rc = rc ? rc : put_intervals(&t, 9, f->h, "/metrics/minus_dense_lo", "/metrics/minus_dense_hi");
+    rc = rc ? rc : put_reals(&t, 10, f->h, "/metrics/n", "count");
     rc = rc ? rc : buf_puts(f->out, "\nMetrics\n");
     rc = rc ? rc : table_print(&t, f->out);
     free(t.cell);

@@ -302,6 +302,8 @@ static void write_results(void)
     column(f, "/metrics/ci_lo", H5_F64, 2, (double[]){51.0, (double)NAN});
     column(f, "/metrics/ci_hi", H5_F64, 2, (double[]){53.0, (double)NAN});
     column(f, "/metrics/minus_dense", H5_F64, 2, (double[]){(double)NAN, 2.7});
+    column(f, "/metrics/minus_dense_lo", H5_F64, 2, (double[]){(double)NAN, 1.5});
+    column(f, "/metrics/minus_dense_hi", H5_F64, 2, (double[]){(double)NAN, 3.25});
     column(f, "/metrics/n", H5_I64, 2, (int64_t[]){2, 1});
     column(f, "/layers/cell", H5_F64, 4, (double[]){0, 0, 1, 1});
     column(f, "/layers/pairs_seen", H5_F64, 4, (double[]){100, 100, 5, 15});
@@ -334,6 +336,7 @@ static void results_are_described(void)
                                        "54.7",
                                        "[51, 53]",
                                        "+2.7",
+                                       "[1.5, 3.25]",
                                        "10.00 %",
                                        "100.00 %",
                                        "wikitext: 3 rows, 1 not scored\n",
