@@ -24,11 +24,11 @@ struct attn_shape {
     int64_t heads, kv_heads, dim, hidden; /* H, G, d, D */
     int64_t head0, kv_head0;              /* model-wide index of this rank's first */
     int64_t layer, n_layers;
-    float scale;             /* of the logits: 1/sqrt(d) unless the architecture says otherwise */
-    int64_t window;          /* the architecture's own sliding window, 0: none; every method must respect it */
-    int64_t rot;             /* rotated dims; 0: no rotary embedding */
-    double rope_theta;       /* for predictors that rotate their own projections */
-    const float *rope_freq;  /* (rot/2,) radians a position, scaling included; NULL without rotary embedding */
+    float scale;            /* of the logits: 1/sqrt(d) unless the architecture says otherwise */
+    int64_t window;         /* the architecture's own sliding window, 0: none; every method must respect it */
+    int64_t rot;            /* rotated dims; 0: no rotary embedding */
+    double rope_theta;      /* for predictors that rotate their own projections */
+    const float *rope_freq; /* (rot/2,) radians a position, scaling included; NULL without rotary embedding */
 };
 
 struct attn_params; /* learned gate weights, attn/gate.h; NULL unless a gate file was given */
@@ -38,10 +38,10 @@ struct attn_call {
     const void *opts;
     const struct attn_shape *shape;
     const struct attn_params *params;
-    struct kern_kv *kv; /* (G,) keys and values 0 .. pos+n-1, the chunk's own included */
-    void *state;        /* state_bytes() bytes, zeroed at the start of the sequence; NULL if 0 */
-    int64_t pos, n;     /* the chunk's tokens */
-    const float *q;     /* (n, H, d) rotated */
+    struct kern_kv *kv;   /* (G,) keys and values 0 .. pos+n-1, the chunk's own included */
+    void *state;          /* state_bytes() bytes, zeroed at the start of the sequence; NULL if 0 */
+    int64_t pos, n;       /* the chunk's tokens */
+    const float *q;       /* (n, H, d) rotated */
     const float *q0, *k0; /* (n, H, d), (n, G, d) before rotation; NULL unless ATTN_NEEDS_RAW */
     const float *k, *v;   /* (n, G, d) rotated keys; values */
     const float *x;       /* (n, D) the layer's normed input; NULL unless ATTN_NEEDS_RAW */
@@ -90,10 +90,10 @@ int attn_unknown(const char *name);                    /* ERR_ARG naming the nea
 /* Counters that methods add to as they run: additive over chunks, sequences and ranks. Indexed by this rank's
  * (layer, head) or (layer) by whoever owns them. */
 struct attn_stats {
-    double pairs_seen, pairs_causal;      /* (token, head) pairs attended / allowed by causality */
+    double pairs_seen, pairs_causal;             /* (token, head) pairs attended / allowed by causality */
     double tile_dense, tile_blocks, tile_gather; /* query tiles by strategy */
-    double select_s;                      /* seconds choosing keys */
-    void *more;                           /* attn/sparsity.h, NULL unless detailed statistics are on */
+    double select_s;                             /* seconds choosing keys */
+    void *more;                                  /* attn/sparsity.h, NULL unless detailed statistics are on */
 };
 
 #endif

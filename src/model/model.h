@@ -35,11 +35,14 @@ struct model_info { /* what was read, whole model (not this rank's part) */
 };
 
 struct model_open {
-    const char *path;              /* Hugging Face folder */
-    enum kern_dtype dtype;         /* of the weights in memory */
-    enum kern_dtype kv_dtype;      /* of keys and values */
+    const char *path;               /* Hugging Face folder */
+    enum kern_dtype dtype;          /* of the weights in memory */
+    enum kern_dtype kv_dtype;       /* of keys and values */
     const struct comm_group *group; /* tensor parallel; NULL: one rank */
     const struct kern_table *kern;
+    /* Rotary frequencies rounded to the checkpoint's type (config.json's dtype), as a PyTorch module has them that was cast
+     * as a whole, .to(bfloat16) or .half(); false: in float, as from_pretrained leaves them. */
+    bool rope_in_dtype;
     bool check_finite; /* refuse NaN and infinity in the weights (default on in jobs) */
 };
 
@@ -59,18 +62,18 @@ int model_set_attention(struct model *m, const struct attn_method *method, const
 /* Sequences side by side without padding: sequence s owns tokens at[s] .. at[s+1]-1. */
 struct model_batch {
     int64_t n_seq;
-    const int64_t *at;    /* (n_seq + 1,) */
-    const int32_t *token; /* (at[n_seq],) */
+    const int64_t *at;     /* (n_seq + 1,) */
+    const int32_t *token;  /* (at[n_seq],) */
     const int32_t *target; /* (at[n_seq],) the token to predict after this one, < 0: not scored; NULL: none */
 };
 
-struct model_out { /* every pointer may be NULL: not wanted */
-    float *nll;      /* (tokens,) -ln p(target), 0 where not scored */
-    int32_t *top1;   /* (tokens,) most probable next token where scored (lowest id on ties) */
+struct model_out {            /* every pointer may be NULL: not wanted */
+    float *nll;               /* (tokens,) -ln p(target), 0 where not scored */
+    int32_t *top1;            /* (tokens,) most probable next token where scored (lowest id on ties) */
     const int64_t *logit_row; /* rows (token indices, ascending) whose logits are wanted ... */
     int64_t n_logit_rows;
-    float *logits;   /* ... (n_logit_rows, vocab) whole vocabulary on every rank */
-    struct timer *timer; /* seconds by phase are added */
+    float *logits;            /* ... (n_logit_rows, vocab) whole vocabulary on every rank */
+    struct timer *timer;      /* seconds by phase are added */
     struct attn_stats *stats; /* (layers,) added to */
 };
 

@@ -1,0 +1,178 @@
+/* Dense attention: every key that causality and the architecture's own window allow. The baseline of every figure.
+ *
+ * The work is cut into (KV head, query tile) pairs; a tile holds up to KERN_MAX_ROWS rows = tokens x query heads of the
+ * KV head's group, so that a key block that is in cache serves all of them. Tiles begin at multiples of their size in
+ * the *sequence*, not in the chunk, so that a row meets the same arithmetic however the sequence is cut.
+ *   source   Vaswani et al. 2017 eq. 1; running softmax in the tile kernels */
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "attn/attn.h"
+#include "base/arena.h"
+#include "base/err.h"
+
+struct tiling {
+    int64_t group, per_tile, tokens; /* query heads of a KV head, of a tile; tokens of a tile */
+    int64_t subs, first, n;          /* tiles side by side in a group; first token tile; token tiles */
+};
+
+static struct tiling tiling(const struct attn_shape *s, int64_t pos, int64_t n)
+{
+    struct tiling t = {.group = s->heads / s->kv_heads};
+    t.per_tile = t.group < KERN_MAX_ROWS ? t.group : KERN_MAX_ROWS;
+    t.tokens = KERN_MAX_ROWS / t.per_tile;
+    t.subs = (t.group + t.per_tile - 1) / t.per_tile;
+    t.first = pos / t.tokens;
+    t.n = (pos + n - 1) / t.tokens - t.first + 1;
+    return t;
+}
+
+/* One thread's room. */
+struct room {
+    float *q, *o, *m, *l, *lse;
+    int64_t *begin, *end;
+    void *kern;
+};
+
+static size_t room_bytes(int64_t dim)
+{
+    return 2 * arena_bytes(KERN_MAX_ROWS * dim, sizeof(float)) + 3 * arena_bytes(KERN_MAX_ROWS, sizeof(float)) +
+           2 * arena_bytes(KERN_MAX_ROWS, sizeof(int64_t)) + arena_bytes((int64_t)kern_tile_scratch(KERN_MAX_ROWS, dim), 1);
+}
+
+static unsigned char *carve(unsigned char **at, int64_t n, size_t size)
+{
+    unsigned char *p = *at;
+    *at += arena_bytes(n, size);
+    return p;
+}
+
+static struct room room_at(unsigned char *base, int64_t dim)
+{
+    struct room r;
+    r.q = (float *)(void *)carve(&base, KERN_MAX_ROWS * dim, sizeof(float));
+    r.o = (float *)(void *)carve(&base, KERN_MAX_ROWS * dim, sizeof(float));
+    r.m = (float *)(void *)carve(&base, KERN_MAX_ROWS, sizeof(float));
+    r.l = (float *)(void *)carve(&base, KERN_MAX_ROWS, sizeof(float));
+    r.lse = (float *)(void *)carve(&base, KERN_MAX_ROWS, sizeof(float));
+    r.begin = (int64_t *)(void *)carve(&base, KERN_MAX_ROWS, sizeof(int64_t));
+    r.end = (int64_t *)(void *)carve(&base, KERN_MAX_ROWS, sizeof(int64_t));
+    r.kern = carve(&base, (int64_t)kern_tile_scratch(KERN_MAX_ROWS, dim), 1);
+    return r;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Tile `item` of the call: gathers its rows, streams over the key blocks, scatters what comes out. */
+static void one_tile(const struct attn_call *c, const struct tiling *t, int64_t item, const struct room *r)
+{
+    const struct attn_shape *s = c->shape;
+    int64_t dim = s->dim, sub = item % t->subs, g = item / t->subs % s->kv_heads, tile = t->first + item / t->subs / s->kv_heads;
+    int64_t t0 = max64(tile * t->tokens, c->pos), t1 = min64((tile + 1) * t->tokens, c->pos + c->n);
+    int64_t h0 = g * t->group + sub * t->per_tile, heads = min64(t->per_tile, t->group - sub * t->per_tile), rows = 0;
+    for (int64_t p = t0; p < t1; p++) {
+        const float *q = c->q + ((p - c->pos) * s->heads + h0) * dim;
+        for (int64_t h = 0; h < heads; h++, rows++) {
+            for (int64_t i = 0; i < dim; i++)
+                r->q[rows * dim + i] = q[h * dim + i] * s->scale;
+            r->end[rows] = p + 1;
+            r->begin[rows] = s->window > 0 ? max64(0, p + 1 - s->window) : 0;
+        }
+    }
+    /* The first block follows from the whole tile's first token, present or not: same bits for any cut. */
+    int64_t from = s->window > 0 ? max64(0, tile * t->tokens + 1 - s->window) / KERN_KB : 0, to = (t1 + KERN_KB - 1) / KERN_KB;
+    struct kern_tile kt = {.rows = rows,
+                           .dim = dim,
+                           .q = r->q,
+                           .end = r->end,
+                           .begin = s->window > 0 ? r->begin : NULL,
+                           .o = r->o,
+                           .m = r->m,
+                           .l = r->l,
+                           .scratch = r->kern};
+    c->kern->tile_begin(&kt);
+    c->kern->tile_dense(&kt, &c->kv[g], from, to);
+    c->kern->tile_end(&kt, c->lse ? r->lse : NULL);
+    for (int64_t p = t0; p < t1; p++) {
+        int64_t at = (p - c->pos) * s->heads + h0, row = (p - t0) * heads;
+        memcpy(c->out + at * dim, r->o + row * dim, (size_t)(heads * dim) * sizeof(float));
+        if (c->lse)
+            memcpy(c->lse + at, r->lse + row, (size_t)heads * sizeof(float));
+    }
+}
+
+/* Keys that the tokens pos .. pos+n-1 of one head see. */
+static double pairs(const struct attn_shape *s, int64_t pos, int64_t n)
+{
+    double full = (double)n * (double)pos + (double)n * (double)(n + 1) / 2;
+    if (s->window <= 0 || pos + n <= s->window)
+        return full;
+    int64_t ramp = max64(0, s->window - pos); /* tokens that still see all their past */
+    return (double)ramp * (double)pos + (double)ramp * (double)(ramp + 1) / 2 + (double)(n - ramp) * (double)s->window;
+}
+
+static int run(struct attn_call *c)
+{
+    const struct attn_shape *s = c->shape;
+    struct tiling t = tiling(s, c->pos, c->n);
+    int64_t items = t.n * s->kv_heads * t.subs;
+    size_t mark = arena_mark(c->step), each = room_bytes(s->dim);
+    int threads = (int)min64(omp_get_max_threads(), items);
+    unsigned char *rooms = arena_alloc(c->step, threads, each);
+    if (!rooms)
+        return ERR_NOMEM;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        struct room r = room_at(rooms + (size_t)omp_get_thread_num() * each, s->dim);
+        /* Later tiles see more keys: hand the long ones out first. */
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < items; i++)
+            one_tile(c, &t, items - 1 - i, &r);
+    }
+    arena_release(c->step, mark);
+    if (c->stats) {
+        struct attn_shape causal = *s;
+        causal.window = 0;
+        c->stats->pairs_seen += (double)s->heads * pairs(s, c->pos, c->n);
+        c->stats->pairs_causal += (double)s->heads * pairs(&causal, c->pos, c->n);
+        c->stats->tile_dense += (double)items;
+    }
+    return ERR_OK;
+}
+
+static size_t scratch(const void *opts, const struct attn_shape *s, int64_t n, int64_t max_tokens)
+{
+    (void)opts;
+    (void)n;
+    (void)max_tokens;
+    return arena_bytes(omp_get_max_threads(), room_bytes(s->dim));
+}
+
+static void cost(const void *opts, const struct attn_shape *s, int64_t pos, int64_t n, struct attn_cost *out)
+{
+    (void)opts;
+    out->pairs = (double)s->heads * pairs(s, pos, n);
+    out->flops = 4 * out->pairs * (double)s->dim;
+    /* Each tile streams over the keys and values of its KV head once. */
+    double tiles = (double)tiling(s, pos, n).n * (double)tiling(s, pos, n).subs;
+    out->bytes = tiles * (double)s->kv_heads * (double)(pos + n) * (double)s->dim * 8;
+}
+
+const struct attn_method attn_dense = {
+    .name = "dense",
+    .cite = "Vaswani et al. 2017",
+    .summary = "every earlier key: the exact baseline",
+    .caps = ATTN_CAUSAL | ATTN_EXACT,
+    .run = run,
+    .scratch = scratch,
+    .cost = cost,
+};

@@ -1,0 +1,405 @@
+/* The forward pass of every architecture. Rows are tokens of all sequences side by side; nothing but attention looks
+ * across rows, so that a row's result does not depend on its batch beyond rounding. */
+#include "model/forward.h"
+
+#include <string.h>
+
+#include "base/err.h"
+#include "base/timer.h"
+#include "comm/comm.h"
+
+/* Rows of a chunk: enough for the products to run at full speed, few enough that a chunk's activations stay in cache. */
+enum { CHUNK = 256, SMALL = 1 << 14 }; /* SMALL: floats below which threads cost more than they give */
+
+struct work {             /* a chunk's activations; NULL where the architecture has no use for them */
+    float *cs, *sn;       /* (tokens, rot/2) angles of every row */
+    float *xn, *xn2;      /* (rows, D) normed input; of the parallel mlp */
+    float *qkv;           /* (rows, H d + 2 G d) as the product leaves it */
+    float *q, *q0;        /* (rows, H, d) rotated; before */
+    float *k, *k0, *v;    /* (rows, G, d) */
+    float *att;           /* (rows, H, d) */
+    float *up;            /* (rows, F) or (rows, 2 F) */
+    float *sum;           /* (rows, D) partial results of this rank, when several add up */
+    void *scratch;        /* of the products */
+    struct kern_kv *kv;   /* (G,) of one layer, without caches */
+    unsigned char *state; /* of one layer, without caches */
+};
+
+struct pass { /* one run, as its helpers see it */
+    struct forward *f;
+    const struct model *m;
+    const struct model_layer *l;
+    int64_t layer, tokens, half; /* half: rot/2 */
+    int64_t q_dim, kv_dim, up_dim;
+    struct work w;
+    struct arena *step;
+};
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* ---- memory ---- */
+
+static size_t floats(struct arena *to, float **p, bool want, int64_t n)
+{
+    *p = NULL;
+    if (!want)
+        return 0;
+    if (to)
+        *p = ARENA_NEW(to, n, float);
+    return arena_bytes(n, sizeof(float));
+}
+
+static size_t linear_scratch(const struct model *m, int64_t rows)
+{
+    const struct model_layer *l = &m->layer[0];
+    const struct kern_mat *w[] = {&l->qkv, &l->o, &l->up, &l->down};
+    size_t most = 1;
+    for (int i = 0; i < 4; i++) {
+        size_t n = kern_linear_scratch(w[i], rows);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+/* Counts the bytes of a pass over `tokens` rows, and takes them from `to` unless it is NULL. */
+static size_t take_work(struct arena *to, const struct model *m, struct work *w, int64_t tokens, bool own_kv, int64_t longest)
+{
+    const struct model_shape *s = &m->shape;
+    int64_t rows = min64(tokens, CHUNK), q = m->cut.heads.n * s->dim, kv = m->cut.kv.n * s->dim, half = s->rope.rot / 2;
+    bool raw = m->method->caps & ATTN_NEEDS_RAW;
+    size_t scratch = linear_scratch(m, rows), layer = 0;
+    size_t n = floats(to, &w->cs, half > 0, tokens * half) + floats(to, &w->sn, half > 0, tokens * half);
+    n += floats(to, &w->xn, true, rows * s->hidden) + floats(to, &w->xn2, s->parallel, rows * s->hidden);
+    n += floats(to, &w->qkv, true, rows * (q + 2 * kv));
+    n += floats(to, &w->q, true, rows * q) + floats(to, &w->q0, raw, rows * q);
+    n += floats(to, &w->k, true, rows * kv) + floats(to, &w->k0, raw, rows * kv) + floats(to, &w->v, true, rows * kv);
+    n += floats(to, &w->att, true, rows * q) + floats(to, &w->up, true, rows * m->layer[0].up.out);
+    n += floats(to, &w->sum, m->cut.sums, rows * s->hidden);
+    w->scratch = to ? arena_alloc(to, (int64_t)scratch, 1) : NULL;
+    n += arena_bytes((int64_t)scratch, 1);
+    if (own_kv) {
+        cache_layer(to, m, longest, &w->kv, &w->state, &layer);
+        n += layer;
+    }
+    return n;
+}
+
+static size_t method_scratch(const struct model *m, int64_t rows, int64_t longest)
+{
+    size_t most = 0;
+    for (int64_t l = 0; l < m->shape.layers; l++) {
+        size_t n = m->method->scratch ? m->method->scratch(m->opts, &m->attn[l], rows, longest) : 0;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+size_t forward_bytes(const struct model *m, int64_t tokens, int64_t longest, bool cached)
+{
+    struct work w;
+    return arena_bytes(tokens * m->shape.hidden, sizeof(float)) + take_work(NULL, m, &w, tokens, !cached, longest) +
+           method_scratch(m, min64(tokens, CHUNK), longest);
+}
+
+/* ---- rows ---- */
+
+static double *phase(const struct pass *p, enum timer_phase which)
+{
+    static _Thread_local double nowhere;
+    return p->f->timer ? &p->f->timer->s[which] : &nowhere;
+}
+
+static int64_t seq_pos(const struct forward *f, int64_t s)
+{
+    return f->cache ? f->cache[s]->len : 0;
+}
+
+/* x = embed[token]; this rank's part of the vocabulary, the others' rows are zeros until the sum. */
+static void embed(struct pass *p)
+{
+    const struct model *m = p->m;
+    int64_t hidden = m->shape.hidden;
+    struct model_range mine = m->cut.vocab;
+#pragma omp parallel for if (p->tokens * hidden > SMALL)
+    for (int64_t t = 0; t < p->tokens; t++) {
+        int64_t id = p->f->b->token[t] - mine.first;
+        if (id >= 0 && id < mine.n)
+            kern_mat_row(m->kern, &m->embed, id, p->f->x + t * hidden);
+        else
+            memset(p->f->x + t * hidden, 0, (size_t)hidden * sizeof(float));
+    }
+    if (m->cut.sums) {
+        double t0 = timer_now();
+        comm_sum_f32(m->group, p->f->x, p->tokens * hidden);
+        *phase(p, TIMER_COMM) += timer_now() - t0;
+    }
+}
+
+/* Rotary angles, one line a row of the batch. */
+static void angles(struct pass *p)
+{
+    const struct model *m = p->m;
+    const struct model_batch *b = p->f->b;
+    for (int64_t s = 0; p->half && s < b->n_seq; s++) {
+        int64_t pos = seq_pos(p->f, s), n = b->at[s + 1] - b->at[s], at = b->at[s] * p->half;
+        const float *freq = m->rope_freq;
+        if (m->shape.rope.kind == ROPE_DYNAMIC && n > 0) {
+            rope_freq(&m->shape.rope, pos + n, p->w.q); /* q is not in use yet and lends its room */
+            freq = p->w.q;
+        }
+#pragma omp parallel for if (n * p->half > SMALL / 16)
+        for (int64_t i = 0; i < n; i++)
+            rope_angles(&m->shape.rope, freq, pos + i, p->w.cs + at + i * p->half, p->w.sn + at + i * p->half);
+    }
+}
+
+/* x += pos[t] of one sequence, through xn, which is not in use yet. */
+static void add_positions(struct pass *p, int64_t s)
+{
+    const struct model *m = p->m;
+    int64_t first = p->f->b->at[s], n = p->f->b->at[s + 1] - first, pos = seq_pos(p->f, s), hidden = m->shape.hidden;
+    int64_t block = min64(p->tokens, CHUNK);
+    for (int64_t i0 = 0; i0 < n; i0 += block) {
+#pragma omp parallel for if (block * hidden > SMALL)
+        for (int64_t i = i0; i < min64(n, i0 + block); i++) {
+            float *line = p->w.xn + (i - i0) * hidden;
+            kern_mat_row(m->kern, &m->pos, pos + i, line);
+            m->kern->add(p->f->x + (first + i) * hidden, line, hidden);
+        }
+    }
+}
+
+static void norm(const struct pass *p, float *y, const float *x, const float *w, const float *b, int64_t n)
+{
+    const struct kern_table *k = p->m->kern;
+    int64_t hidden = p->m->shape.hidden;
+    float eps = (float)p->m->shape.eps;
+#pragma omp parallel for if (n * hidden > SMALL)
+    for (int64_t i = 0; i < n; i++) {
+        if (p->m->shape.norm == MODEL_RMSNORM)
+            k->rms_norm(y + i * hidden, x + i * hidden, w, hidden, eps);
+        else
+            k->layer_norm(y + i * hidden, x + i * hidden, w, b, hidden, eps);
+    }
+}
+
+static void linear(const struct pass *p, const struct kern_mat *w, const float *x, int64_t ldx, float *y, int64_t n,
+                   bool accumulate)
+{
+    double t0 = timer_now();
+    struct kern_linear c = {
+        .w = w, .x = x, .m = n, .ldx = ldx, .y = y, .ldy = w->out, .accumulate = accumulate, .scratch = p->w.scratch};
+    kern_linear(p->m->kern, &c);
+    *phase(p, TIMER_LINEAR) += timer_now() - t0;
+}
+
+static void add_bias(const struct pass *p, float *y, const float *b, int64_t n, int64_t width)
+{
+    if (!b)
+        return;
+#pragma omp parallel for if (n * width > SMALL)
+    for (int64_t i = 0; i < n; i++)
+        p->m->kern->add(y + i * width, b, width);
+}
+
+/* ---- attention ---- */
+
+/* The heads of one row: norm over each, a copy before rotation where a predictor wants it, rotation. */
+static void heads(const struct pass *p, float *to, float *raw, const float *weight, int64_t n, int64_t row)
+{
+    const struct model_shape *s = &p->m->shape;
+    if (weight)
+        for (int64_t h = 0; h < n; h++)
+            p->m->kern->rms_norm(to + h * s->dim, to + h * s->dim, weight, s->dim, (float)s->eps);
+    if (raw)
+        memcpy(raw, to, (size_t)(n * s->dim) * sizeof(float));
+    for (int64_t h = 0; p->half && h < n; h++)
+        p->m->kern->rope(to + h * s->dim, p->w.cs + row * p->half, p->w.sn + row * p->half, s->rope.rot);
+}
+
+/* qkv of the chunk's n rows, the first being the batch's row r0 -> q, k, v apart, ready for attention. */
+static void split_qkv(const struct pass *p, int64_t r0, int64_t n)
+{
+    const struct work *w = &p->w;
+    int64_t q = p->q_dim, kv = p->kv_dim, wide = q + 2 * kv;
+#pragma omp parallel for if (n * wide > SMALL)
+    for (int64_t i = 0; i < n; i++) {
+        float *row = w->qkv + i * wide;
+        if (p->l->qkv_b)
+            p->m->kern->add(row, p->l->qkv_b, wide);
+        memcpy(w->q + i * q, row, (size_t)q * sizeof(float));
+        memcpy(w->k + i * kv, row + q, (size_t)kv * sizeof(float));
+        memcpy(w->v + i * kv, row + q + kv, (size_t)kv * sizeof(float));
+        heads(p, w->q + i * q, w->q0 ? w->q0 + i * q : NULL, p->l->q_norm, p->m->cut.heads.n, r0 + i);
+        heads(p, w->k + i * kv, w->k0 ? w->k0 + i * kv : NULL, p->l->k_norm, p->m->cut.kv.n, r0 + i);
+    }
+}
+
+static void append(const struct pass *p, struct kern_kv *kv, int64_t at, int64_t n)
+{
+    int64_t dim = p->m->shape.dim, g_n = p->m->cut.kv.n;
+#pragma omp parallel for if (n * p->kv_dim > SMALL && g_n > 1)
+    for (int64_t g = 0; g < g_n; g++)
+        p->m->kern->kv_append(&kv[g], p->w.k + at * p->kv_dim + g * dim, p->w.v + at * p->kv_dim + g * dim, p->kv_dim, n);
+}
+
+/* One sequence's tokens pos .. pos+n-1, at row `at` of the chunk. */
+static int attend(const struct pass *p, int64_t s, int64_t pos, int64_t at, int64_t n)
+{
+    const struct forward *f = p->f;
+    const struct work *w = &p->w;
+    const struct model_cache *c = f->cache ? f->cache[s] : NULL;
+    struct kern_kv *kv = c ? c->kv + p->layer * p->m->cut.kv.n : w->kv;
+    void *state = c ? (c->state ? c->state + (size_t)p->layer * c->state_each : NULL) : w->state;
+    if (pos == 0 && !c) { /* the room of the sequence before */
+        for (int64_t g = 0; g < p->m->cut.kv.n; g++)
+            kv[g].n = 0;
+        if (state)
+            memset(state, 0, cache_state_bytes(p->m, f->longest));
+    }
+    AST_ASSERT(kv[0].n == pos);
+    append(p, kv, at, n);
+    struct attn_call call = {.method = p->m->method,
+                             .opts = p->m->opts,
+                             .shape = &p->m->attn[p->layer],
+                             .params = p->m->params,
+                             .kv = kv,
+                             .state = state,
+                             .pos = pos,
+                             .n = n,
+                             .q = w->q + at * p->q_dim,
+                             .q0 = w->q0 ? w->q0 + at * p->q_dim : NULL,
+                             .k0 = w->k0 ? w->k0 + at * p->kv_dim : NULL,
+                             .k = w->k + at * p->kv_dim,
+                             .v = w->v + at * p->kv_dim,
+                             .x = w->q0 ? w->xn + at * p->m->shape.hidden : NULL,
+                             .out = w->att + at * p->q_dim,
+                             .kern = p->m->kern,
+                             .step = p->step,
+                             .stats = f->stats ? f->stats + p->layer : NULL};
+    return p->m->method->run(&call);
+}
+
+/* All sequences' segments among the batch's rows r0 .. r0+n-1. *seq: the sequence that row r0 belongs to, moved on. */
+static int attend_rows(const struct pass *p, int64_t r0, int64_t n, int64_t *seq)
+{
+    const int64_t *at = p->f->b->at;
+    double t0 = timer_now();
+    int rc = ERR_OK;
+    for (int64_t row = r0; !rc && row < r0 + n;) {
+        while (at[*seq + 1] <= row)
+            ++*seq;
+        int64_t end = min64(at[*seq + 1], r0 + n);
+        rc = attend(p, *seq, seq_pos(p->f, *seq) + row - at[*seq], row - r0, end - row);
+        row = end;
+    }
+    *phase(p, TIMER_ATTN) += timer_now() - t0;
+    return rc;
+}
+
+/* ---- layers ---- */
+
+/* x += y W^T (+ b). One rank adds straight into x; several collect their parts in sum, which `last` adds up. */
+static void project(const struct pass *p, const struct kern_mat *w, const float *y, int64_t ldy, float *x, int64_t n, bool first,
+                    bool last)
+{
+    if (!p->m->cut.sums) {
+        linear(p, w, y, ldy, x, n, true);
+        return;
+    }
+    linear(p, w, y, ldy, p->w.sum, n, !first);
+    if (!last)
+        return;
+    double t0 = timer_now();
+    comm_sum_f32(p->m->group, p->w.sum, n * p->m->shape.hidden);
+    *phase(p, TIMER_COMM) += timer_now() - t0;
+    p->m->kern->add(x, p->w.sum, n * p->m->shape.hidden);
+}
+
+static void activate(const struct pass *p, int64_t n)
+{
+    const struct kern_table *k = p->m->kern;
+    enum model_act act = p->m->shape.act;
+    int64_t wide = p->up_dim, f = p->m->cut.mlp.n;
+    bool gated = p->m->shape.gated;
+#pragma omp parallel for if (n * wide > SMALL)
+    for (int64_t i = 0; i < n; i++) {
+        float *y = p->w.up + i * wide;
+        if (p->l->up_b)
+            k->add(y, p->l->up_b, wide);
+        if (gated && act == MODEL_SILU)
+            k->silu_mul(y, y, y + f, f);
+        else if (gated)
+            k->gelu_mul(y, y, y + f, f, act == MODEL_GELU_TANH);
+        else if (act == MODEL_SILU)
+            k->silu(y, f);
+        else if (act == MODEL_RELU)
+            k->relu(y, f);
+        else
+            k->gelu(y, f, act == MODEL_GELU_TANH);
+    }
+}
+
+/* One layer over the batch's rows r0 .. r0+n-1. */
+static int layer_rows(const struct pass *p, int64_t r0, int64_t n, int64_t *seq)
+{
+    const struct model_layer *l = p->l;
+    const struct work *w = &p->w;
+    bool parallel = p->m->shape.parallel;
+    int64_t hidden = p->m->shape.hidden;
+    float *x = p->f->x + r0 * hidden;
+    norm(p, w->xn, x, l->norm1_w, l->norm1_b, n);
+    if (parallel)
+        norm(p, w->xn2, x, l->norm2_w, l->norm2_b, n);
+    linear(p, &l->qkv, w->xn, hidden, w->qkv, n, false);
+    split_qkv(p, r0, n);
+    int rc = attend_rows(p, r0, n, seq);
+    if (rc)
+        return rc;
+    project(p, &l->o, w->att, p->q_dim, x, n, true, !parallel);
+    add_bias(p, x, l->o_b, n, hidden);
+    if (!parallel)
+        norm(p, w->xn, x, l->norm2_w, l->norm2_b, n);
+    linear(p, &l->up, parallel ? w->xn2 : w->xn, hidden, w->up, n, false);
+    activate(p, n);
+    project(p, &l->down, w->up, p->up_dim, x, n, !parallel, true);
+    add_bias(p, x, l->down_b, n, hidden);
+    return ERR_OK;
+}
+
+int forward_run(struct forward *f, struct arena *step)
+{
+    const struct model *m = f->m;
+    struct pass p = {.f = f, .m = m, .tokens = f->b->at[f->b->n_seq], .half = m->shape.rope.rot / 2, .step = step};
+    p.q_dim = m->cut.heads.n * m->shape.dim;
+    p.kv_dim = m->cut.kv.n * m->shape.dim;
+    p.up_dim = m->layer[0].up.out;
+    f->x = ARENA_NEW(step, p.tokens * m->shape.hidden, float);
+    size_t mark = arena_mark(step);
+    double begin = timer_now(), before = 0;
+    for (int i = 0; f->timer && i < TIMER_PHASES; i++)
+        before += i == TIMER_SELECT ? 0 : f->timer->s[i];
+    size_t need = take_work(step, m, &p.w, p.tokens, !f->cache, f->longest);
+    if (!f->x || step->used - mark != need)
+        return ERR_NOMEM;
+    embed(&p);
+    angles(&p);
+    for (int64_t s = 0; m->shape.pos == MODEL_POS_LEARNED && s < f->b->n_seq; s++)
+        add_positions(&p, s);
+    int rc = ERR_OK;
+    for (p.layer = 0; !rc && p.layer < m->shape.layers; p.layer++) {
+        p.l = &m->layer[p.layer];
+        for (int64_t r0 = 0, seq = 0; !rc && r0 < p.tokens; r0 += CHUNK)
+            rc = layer_rows(&p, r0, min64(CHUNK, p.tokens - r0), &seq);
+    }
+    for (int64_t s = 0; !rc && f->cache && s < f->b->n_seq; s++)
+        f->cache[s]->len += f->b->at[s + 1] - f->b->at[s];
+    arena_release(step, mark);
+    for (int i = 0; f->timer && i < TIMER_PHASES; i++)
+        before -= i == TIMER_SELECT ? 0 : f->timer->s[i];
+    *phase(&p, TIMER_OTHER) += timer_now() - begin + before; /* what no phase has claimed */
+    return rc;
+}
