@@ -17,7 +17,7 @@ struct timer;
 struct tok;
 struct attn_stats;
 
-enum { TASK_COUNTS = 24, TASK_SUMS = 8, TASK_SCORES = 16 };
+enum { TASK_COUNTS = 40, TASK_SUMS = 8, TASK_SCORES = 16 };
 
 /* One sample's outcome: exact counts and sums, meaning by the task's count_name and sum_name. */
 struct task_acc {

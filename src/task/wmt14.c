@@ -1,0 +1,300 @@
+/* Task wmt14: translation of aligned files, scored with BLEU and chrF. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "cfg/cfg.h"
+#include "io/file.h"
+#include "model/model.h"
+#include "task/bleu.h"
+#include "task/chrf.h"
+#include "task/generate.h"
+#include "task/lines.h"
+#include "task/prompt.h"
+#include "task/stats.h"
+#include "task/task.h"
+#include "task/ws.h"
+
+struct wmt14_opts {
+    const char *source, *reference, *template;
+    int64_t max_new, limit;
+    bool bos;
+};
+
+static const struct cfg_field fields[] = {
+    CFG_STR_REQ(struct wmt14_opts, source, "sentences to translate, one a line (plain, .gz, .sgm)"),
+    CFG_STR_REQ(struct wmt14_opts, reference, "their translations, line by line"),
+    CFG_STR(struct wmt14_opts, template, "Translate the following English sentence to German: '{source}'\n",
+            "the prompt; {source} is the sentence"),
+    CFG_INT(struct wmt14_opts, max_new, 128, 1, 1e6, "tokens of a translation at most; it ends at a newline or EOS"),
+    CFG_BOOL(struct wmt14_opts, bos, true, "put the model's BOS token in front of the prompt"),
+    CFG_INT(struct wmt14_opts, limit, 0, 0, 1e12, "only the first sentences; 0: all"),
+    CFG_END,
+};
+
+static const char *const count_name[] = {
+    "correct1",    "correct2",    "correct3",      "correct4",    "total1",      "total2",      "total3",    "total4",
+    "hyp_len",     "ref_len",     "prompt_tokens", "new_tokens",  "chrf_hyp1",   "chrf_hyp2",   "chrf_hyp3", "chrf_hyp4",
+    "chrf_hyp5",   "chrf_hyp6",   "chrf_ref1",     "chrf_ref2",   "chrf_ref3",   "chrf_ref4",   "chrf_ref5", "chrf_ref6",
+    "chrf_match1", "chrf_match2", "chrf_match3",   "chrf_match4", "chrf_match5", "chrf_match6", NULL};
+static const char *const sum_name[] = {NULL};
+enum { N_CORRECT = 0, N_TOTAL = 4, N_HYP = 8, N_REF, N_PROMPT, N_NEW, N_CHRF, CHRF_N = 6 };
+
+static const struct bleu_opts bleu_default;
+static const struct chrf_opts chrf_default;
+
+struct task_set {
+    struct lines source, reference;
+    struct tok_ids ids; /* the prompts, one after the other */
+    int64_t *at, n;     /* (n + 1,) */
+    int64_t max_new, context;
+    char name[128];
+};
+
+static void close_set(struct task_set *s)
+{
+    if (!s)
+        return;
+    lines_free(&s->source);
+    lines_free(&s->reference);
+    tok_ids_free(&s->ids);
+    free(s->at);
+    free(s);
+}
+
+static int make_prompts(struct task_set *s, const struct wmt14_opts *o, const struct task_env *env)
+{
+    struct buf b = {0};
+    int rc = ERR_OK;
+    s->at = calloc((size_t)s->n + 1, sizeof *s->at);
+    if (!s->at)
+        return err_set(ERR_NOMEM, "out of memory for %lld prompts", (long long)s->n);
+    for (int64_t i = 0; i < s->n && rc == ERR_OK; i++) {
+        struct prompt_slot slot = {"source", s->source.line.v[i]};
+        ws_strip(&slot.value.s, &slot.value.n);
+        buf_clear(&b);
+        rc = prompt_fill(&b, (struct span){o->template, strlen(o->template)}, &slot, 1);
+        if (rc == ERR_OK)
+            rc = prompt_begin(&s->ids, env, o->bos);
+        if (rc == ERR_OK)
+            rc = tok_encode(env->tok, buf_text(&b), b.len, false, &s->ids);
+        s->at[i + 1] = s->ids.n;
+        if (rc == ERR_OK && s->at[i + 1] == s->at[i])
+            rc = err_set(ERR_ARG, "the prompt of sentence %lld is empty: see template", (long long)i + 1);
+    }
+    buf_free(&b);
+    return rc;
+}
+
+static int read_files(struct task_set *s, const struct wmt14_opts *o)
+{
+    int rc = lines_read(&s->source, o->source);
+    if (rc == ERR_OK)
+        rc = lines_read(&s->reference, o->reference);
+    if (rc)
+        return rc;
+    if (s->source.line.n != s->reference.line.n)
+        return err_set(ERR_FORMAT, "%s has %lld sentences, %s has %lld: they must be translations line by line", o->source,
+                       (long long)s->source.line.n, o->reference, (long long)s->reference.line.n);
+    if (s->source.line.n == 0)
+        return err_set(ERR_FORMAT, "%s is empty", o->source);
+    s->n = o->limit > 0 && o->limit < s->source.line.n ? o->limit : s->source.line.n;
+    return ERR_OK;
+}
+
+static int open_set(struct task_set **out, const void *opts, const struct task_env *env)
+{
+    const struct wmt14_opts *o = opts;
+    struct task_set *s = calloc(1, sizeof *s);
+    *out = NULL;
+    if (!s)
+        return err_set(ERR_NOMEM, "out of memory for a dataset");
+    s->max_new = o->max_new;
+    s->context = env->length;
+    snprintf(s->name, sizeof s->name, "%s", file_base(o->reference));
+    int rc = read_files(s, o);
+    if (rc == ERR_OK)
+        rc = make_prompts(s, o, env);
+    if (rc) {
+        close_set(s);
+        return err_prefix(rc, "wmt14");
+    }
+    *out = s;
+    return ERR_OK;
+}
+
+static int64_t count(const struct task_set *s)
+{
+    return s->n;
+}
+
+/* New tokens that fit behind the prompt. */
+static int64_t room(const struct task_set *s, int64_t i)
+{
+    int64_t left = s->context - (s->at[i + 1] - s->at[i]);
+    return left < 0 ? 0 : left < s->max_new ? left : s->max_new;
+}
+
+static void sample(const struct task_set *s, int64_t i, struct task_sample *out)
+{
+    *out = (struct task_sample){.id = i, .group = i, .tokens = s->at[i + 1] - s->at[i], .generate = room(s, i)};
+}
+
+static int signature(const struct task_set *s, struct buf *out)
+{
+    int rc = buf_printf(out, "BLEU|data:%s|segments:%lld|sha:%.8s/%.8s|decode:greedy|max_new:%lld|stop:newline|post:strip|",
+                        s->name, (long long)s->n, s->source.sha256, s->reference.sha256, (long long)s->max_new);
+    return rc ? rc : bleu_signature(out, 1, &bleu_default);
+}
+
+static int tally(const struct task_set *s, int64_t i, struct span hyp, struct task_acc *acc)
+{
+    struct bleu_stat b = {{0}, {0}, 0, 0};
+    struct chrf_stat c = {{0}, {0}, {0}};
+    struct span ref = s->reference.line.v[i];
+    int rc = bleu_add(&b, hyp, &ref, 1, &bleu_default);
+    if (rc == ERR_OK)
+        rc = chrf_add(&c, hyp, &ref, 1, &chrf_default);
+    for (int k = 0; k < 4; k++) {
+        acc->n[N_CORRECT + k] = b.correct[k];
+        acc->n[N_TOTAL + k] = b.total[k];
+    }
+    acc->n[N_HYP] = b.sys_len;
+    acc->n[N_REF] = b.ref_len;
+    for (int k = 0; k < CHRF_N; k++) {
+        acc->n[N_CHRF + k] = c.hyp[k];
+        acc->n[N_CHRF + CHRF_N + k] = c.ref[k];
+        acc->n[N_CHRF + 2 * CHRF_N + k] = c.match[k];
+    }
+    return rc;
+}
+
+static int run(struct task_call *c)
+{
+    static const char *const stop[] = {"\n"};
+    const struct task_set *s = c->set;
+    size_t mark = arena_mark(c->step);
+    struct generate_seq *q = ARENA_NEW0(c->step, c->n, struct generate_seq);
+    struct buf *text = ARENA_NEW0(c->step, c->n, struct buf);
+    int rc = q && text ? ERR_OK : ERR_NOMEM;
+    for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
+        int64_t i = c->sample[k];
+        q[k] = (struct generate_seq){
+            .prompt = s->ids.v + s->at[i], .n = s->at[i + 1] - s->at[i], .max_new = room(s, i), .text = &text[k]};
+        if (q[k].max_new == 0)
+            rc = err_set(ERR_ARG, "wmt14: the prompt of sentence %lld has %lld tokens and leaves no room in a context of %lld",
+                         (long long)i + 1, (long long)q[k].n, (long long)s->context);
+    }
+    struct generate_call g = {.model = c->model,
+                              .tok = c->tok,
+                              .seq = q,
+                              .n_seq = c->n,
+                              .stop = stop,
+                              .n_stop = 1,
+                              .eos = c->env->eos,
+                              .n_eos = c->env->n_eos,
+                              .timer = c->timer,
+                              .step = c->step};
+    if (rc == ERR_OK)
+        rc = generate_greedy(&g);
+    for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
+        struct span hyp = {buf_text(&text[k]), text[k].len};
+        ws_strip(&hyp.s, &hyp.n);
+        rc = tally(s, c->sample[k], hyp, &c->acc[k]);
+        c->acc[k].n[N_PROMPT] = q[k].n;
+        c->acc[k].n[N_NEW] = q[k].made;
+        if (rc == ERR_OK && c->text)
+            rc = buf_add(&c->text[k], hyp.s, hyp.n);
+    }
+    for (int64_t k = 0; text && k < c->n; k++)
+        buf_free(&text[k]);
+    arena_release(c->step, mark);
+    return rc;
+}
+
+static size_t run_bytes(const struct task_set *s, const struct model *m, int64_t n, int64_t tokens, int64_t longest)
+{
+    return arena_bytes(n, sizeof(struct generate_seq)) + arena_bytes(n, sizeof(struct buf)) +
+           generate_bytes(m, n, tokens, longest + s->max_new);
+}
+
+/* ---- scores ---- */
+
+struct units {
+    const struct task_acc *acc;
+    const int64_t *kept; /* samples that there are */
+    bool chrf;
+};
+
+static double corpus_score(const void *ctx, const int64_t *pick, int64_t n)
+{
+    const struct units *u = ctx;
+    struct bleu_stat b = {{0}, {0}, 0, 0};
+    struct chrf_stat c = {{0}, {0}, {0}};
+    struct bleu out;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t *x = u->acc[u->kept[pick[i]]].n;
+        for (int k = 0; k < 4; k++) {
+            b.correct[k] += x[N_CORRECT + k];
+            b.total[k] += x[N_TOTAL + k];
+        }
+        b.sys_len += x[N_HYP];
+        b.ref_len += x[N_REF];
+        for (int k = 0; k < CHRF_N; k++) {
+            c.hyp[k] += x[N_CHRF + k];
+            c.ref[k] += x[N_CHRF + CHRF_N + k];
+            c.match[k] += x[N_CHRF + 2 * CHRF_N + k];
+        }
+    }
+    bleu_score(&out, &b, &bleu_default);
+    return u->chrf ? chrf_score(&c, &chrf_default) : out.score;
+}
+
+static int score(const struct task_set *s, const struct task_acc *acc, const bool *missing, uint64_t seed, struct task_score *out)
+{
+    int64_t n = 0, *kept = malloc(((size_t)s->n + 1) * sizeof *kept);
+    double hyp = 0, ref = 0;
+    if (!kept)
+        return err_set(ERR_NOMEM, "out of memory for the scores of %lld sentences", (long long)s->n);
+    for (int64_t i = 0; i < s->n; i++) {
+        if (missing && missing[i])
+            continue;
+        kept[n++] = i;
+        hyp += (double)acc[i].n[N_HYP];
+        ref += (double)acc[i].n[N_REF];
+    }
+    int rc = ERR_OK;
+    for (int k = 0; k < 2 && rc == ERR_OK; k++) {
+        struct stats_plan plan = {.n = n, .replicates = 1000, .seed = seed};
+        struct stats_result r;
+        rc = stats_bootstrap(&r, &plan, corpus_score, &(struct units){acc, kept, k == 1});
+        out[k] = (struct task_score){.value = r.value, .lo = r.lo, .hi = r.hi, .higher_is_better = true, .unit = "%"};
+        snprintf(out[k].name, sizeof out[k].name, "%s", k ? "chrf2" : "bleu");
+    }
+    out[2] = (struct task_score){
+        .name = "length_ratio", .value = ref > 0 ? hyp / ref : (double)NAN, .lo = (double)NAN, .hi = (double)NAN, .unit = "1"};
+    free(kept);
+    return rc ? rc : 3;
+}
+
+const struct task task_wmt14 = {
+    .name = "wmt14",
+    .summary = "translation of aligned files by greedy decoding: BLEU (13a) and chrF2 as sacreBLEU 2.6 computes them",
+    .cite = "Bojar et al. 2014 (WMT14); Papineni et al. 2002; Post 2018; Popovic 2015",
+    .fields = fields,
+    .opts_size = sizeof(struct wmt14_opts),
+    .count_name = count_name,
+    .sum_name = sum_name,
+    .open = open_set,
+    .close = close_set,
+    .count = count,
+    .sample = sample,
+    .signature = signature,
+    .run = run,
+    .run_bytes = run_bytes,
+    .score = score,
+};
