@@ -357,29 +357,46 @@ static double percent(const struct task_acc *a, bool missing, int column)
     }
 }
 
-static int score(const struct task_set *s, const struct task_acc *acc, const bool *missing, uint64_t seed, struct task_score *out)
+static const char *const score_names[] = {"exact_match", "f1",     "em_squad",    "f1_squad",  "f1_longbench",
+                                          "em_lmeval",   "sub_em", "answer_kept", "f1_if_kept"};
+enum { SCORES = sizeof score_names / sizeof *score_names };
+
+/* Column k of every question: what it adds to the sum and to the denominator. */
+static struct stats_ratio column(double *memory, int64_t n, const struct task_acc *acc, const bool *missing, int k)
 {
-    static const char *const names[] = {"exact_match", "f1",     "em_squad",    "f1_squad",  "f1_longbench",
-                                        "em_lmeval",   "sub_em", "answer_kept", "f1_if_kept"};
-    enum { N = sizeof names / sizeof *names };
+    double *num = memory, *den = memory + n;
+    for (int64_t i = 0; i < n; i++) {
+        bool gone = missing && missing[i];
+        num[i] = percent(&acc[i], gone, k);
+        den[i] = k == SCORES - 1 ? (gone ? 0 : (double)acc[i].n[N_KEPT]) : 1;
+    }
+    return (struct stats_ratio){num, den, STATS_PLAIN};
+}
+
+/* b NULL: scores of a; else differences b - a. */
+static int score_all(const struct task_set *s, const struct task_pair *p, const bool *missing, uint64_t seed,
+                     struct task_score *out)
+{
     int64_t n = s->qa->n;
-    double *num = malloc(((size_t)n + 1) * sizeof *num), *den = malloc(((size_t)n + 1) * sizeof *den);
-    int rc = num && den ? ERR_OK : err_set(ERR_NOMEM, "out of memory for the scores of %lld questions", (long long)n);
-    for (int k = 0; k < N && rc == ERR_OK; k++) {
-        for (int64_t i = 0; i < n; i++) {
-            bool gone = missing && missing[i];
-            num[i] = percent(&acc[i], gone, k);
-            den[i] = k == N - 1 ? (gone ? 0 : (double)acc[i].n[N_KEPT]) : 1;
-        }
+    double *memory = malloc(((size_t)n * 4 + 1) * sizeof *memory);
+    int rc = memory ? ERR_OK : err_set(ERR_NOMEM, "out of memory for the scores of %lld questions", (long long)n);
+    for (int k = 0; k < SCORES && rc == ERR_OK; k++) {
         struct stats_plan plan = {.n = n, .replicates = 1000, .seed = seed};
         struct stats_result r;
-        rc = stats_bootstrap(&r, &plan, stats_ratio, &(struct stats_ratio){num, den, STATS_PLAIN});
+        struct stats_pair pair = {.a = column(memory, n, p->a, missing, k)};
+        if (p->b)
+            pair.b = column(memory + 2 * n, n, p->b, missing, k);
+        rc = p->b ? stats_bootstrap(&r, &plan, stats_difference, &pair) : stats_bootstrap(&r, &plan, stats_ratio, &pair.a);
         out[k] = (struct task_score){.value = r.value, .lo = r.lo, .hi = r.hi, .higher_is_better = true, .unit = "%"};
-        snprintf(out[k].name, sizeof out[k].name, "%s", names[k]);
+        snprintf(out[k].name, sizeof out[k].name, "%s", score_names[k]);
     }
-    free(num);
-    free(den);
-    return rc ? rc : N;
+    free(memory);
+    return rc ? rc : SCORES;
+}
+
+static int score(const struct task_set *s, const struct task_acc *acc, const bool *missing, uint64_t seed, struct task_score *out)
+{
+    return score_all(s, &(struct task_pair){acc, NULL}, missing, seed, out);
 }
 
 const struct task task_triviaqa = {
@@ -398,4 +415,5 @@ const struct task task_triviaqa = {
     .run = run,
     .run_bytes = run_bytes,
     .score = score,
+    .compare = score_all,
 };

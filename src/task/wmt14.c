@@ -254,6 +254,36 @@ static double corpus_score(const void *ctx, const int64_t *pick, int64_t n)
     return u->chrf ? chrf_score(&c, &chrf_default) : out.score;
 }
 
+struct pair_units {
+    struct units a, b;
+};
+
+static double corpus_difference(const void *ctx, const int64_t *pick, int64_t n)
+{
+    const struct pair_units *p = ctx;
+    return corpus_score(&p->b, pick, n) - corpus_score(&p->a, pick, n);
+}
+
+static int compare(const struct task_set *s, const struct task_pair *pair, const bool *missing, uint64_t seed,
+                   struct task_score *out)
+{
+    int64_t n = 0, *kept = malloc(((size_t)s->n + 1) * sizeof *kept);
+    int rc = kept ? ERR_OK : err_set(ERR_NOMEM, "out of memory for the scores of %lld sentences", (long long)s->n);
+    for (int64_t i = 0; i < s->n && rc == ERR_OK; i++)
+        if (!missing || !missing[i])
+            kept[n++] = i;
+    for (int k = 0; k < 2 && rc == ERR_OK; k++) {
+        struct stats_plan plan = {.n = n, .replicates = 1000, .seed = seed};
+        struct stats_result r;
+        struct pair_units u = {{pair->a, kept, k == 1}, {pair->b, kept, k == 1}};
+        rc = stats_bootstrap(&r, &plan, corpus_difference, &u);
+        out[k] = (struct task_score){.value = r.value, .lo = r.lo, .hi = r.hi, .higher_is_better = true, .unit = "%"};
+        snprintf(out[k].name, sizeof out[k].name, "%s", k ? "chrf2" : "bleu");
+    }
+    free(kept);
+    return rc ? rc : 2;
+}
+
 static int score(const struct task_set *s, const struct task_acc *acc, const bool *missing, uint64_t seed, struct task_score *out)
 {
     int64_t n = 0, *kept = malloc(((size_t)s->n + 1) * sizeof *kept);
@@ -297,4 +327,5 @@ const struct task task_wmt14 = {
     .run = run,
     .run_bytes = run_bytes,
     .score = score,
+    .compare = compare,
 };

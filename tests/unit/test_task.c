@@ -408,6 +408,10 @@ static void translations_stop_at_the_newline(void)
     T_EQ(acc[0].n[0], 5); /* the first sentence is right: 5 words */
     T_EQ(acc[0].n[3], 2);
     int n = t->score(set, acc, NULL, 1, s);
+    T_CHECK(t->compare(set, &(struct task_pair){acc, again}, NULL, 1, s + 3) == 2 && s[3].value == 0 && s[3].hi == 0);
+    memset(again, 0, sizeof again);
+    T_CHECK(t->compare(set, &(struct task_pair){acc, again}, NULL, 1, s + 3) == 2);
+    T_NEAR(s[3].value, -s[0].value, 1e-12);
     T_CHECK(n == 3 && s[0].value > 0 && s[0].value < 100 && s[0].lo <= s[0].value && s[0].value <= s[0].hi);
     t->close(set);
     T_EQ(OPEN(set, t, "source=\"data/samples/en-de.en\"", "reference=\"data/samples/english.txt\""), ERR_FORMAT);
@@ -472,6 +476,8 @@ static void answers_are_scored_and_truncation_is_recorded(void)
     }
     int scores = t->score(set, acc, NULL, 1, s);
     T_CHECK(scores == 9 && s[0].value >= 0 && s[0].value < 100);
+    T_EQ(t->compare(set, &(struct task_pair){acc, acc}, NULL, 1, s), 9);
+    T_CHECK(s[1].value == 0 && s[1].lo == 0 && s[1].hi == 0); /* a method against itself */
     t->close(set);
     env.length = 400;
     for (int cut = 0; cut < 3; cut++) {
