@@ -503,6 +503,40 @@ static void answers_are_scored_and_truncation_is_recorded(void)
     err_clear();
 }
 
+static void probes_fill_the_context_and_hold_their_answer(void)
+{
+    static const char *const kind[] = {"kind=\"needle\"", "kind=\"multi-key\"", "kind=\"key-value\"", "kind=\"variables\""};
+    const struct task *t = task_find("retrieval");
+    static struct task_acc acc[40], again[40];
+    struct task_score s[TASK_SCORES];
+    for (int k = 0; k < 4; k++) {
+        struct task_set *set;
+        env.length = 1500;
+        set_script(" 12345\n");
+        T_EQ(OPEN(set, t, kind[k], "samples=40"), ERR_OK);
+        if (!set)
+            continue;
+        T_EQ(run_all(t, set, acc, NULL, 8), ERR_OK);
+        T_EQ(run_all(t, set, again, NULL, 3), ERR_OK);
+        T_CHECK(memcmp(acc, again, sizeof acc) == 0);
+        int64_t depth = 0;
+        for (int i = 0; i < 40; i++) {
+            struct task_sample x;
+            t->sample(set, i, &x);
+            T_CHECK(acc[i].n[1] <= x.tokens && acc[i].n[1] > x.tokens - 60);
+            depth += acc[i].n[3];
+        }
+        T_CHECK(depth > 0 && depth < 40 * 100);
+        T_EQ(t->score(set, acc, NULL, 1, s), 1);
+        T_NEAR(s[0].value, 0, 0);
+        t->close(set);
+    }
+    struct task_set *set;
+    env.length = 200;
+    T_EQ(OPEN(set, t, kind[0]), ERR_ARG);
+    err_clear();
+}
+
 int main(int argc, char **argv)
 {
     t_start(&argc, &argv);
@@ -522,6 +556,7 @@ int main(int argc, char **argv)
     T_RUN(a_sequence_ends_at_eos_or_when_it_is_long_enough);
     T_RUN(translations_stop_at_the_newline);
     T_RUN(answers_are_scored_and_truncation_is_recorded);
+    T_RUN(probes_fill_the_context_and_hold_their_answer);
     tok_ids_free(&script_ids);
     tok_close(tok);
     return t_done();
