@@ -345,8 +345,8 @@ static double percent(const struct task_acc *a, bool missing, int column)
     if (missing)
         return 0;
     switch (column) {
-    case 0: return 100 * (double)a->n[N_EM];
-    case 1: return 100 * a->s[S_F1];
+    case 0: return 100 * a->s[S_F1];
+    case 1: return 100 * (double)a->n[N_EM];
     case 2: return 100 * (double)a->n[N_EM_SQUAD];
     case 3: return 100 * a->s[S_F1_SQUAD];
     case 4: return 100 * a->s[S_F1_LONGBENCH];
@@ -357,8 +357,8 @@ static double percent(const struct task_acc *a, bool missing, int column)
     }
 }
 
-static const char *const score_names[] = {"exact_match", "f1",     "em_squad",    "f1_squad",  "f1_longbench",
-                                          "em_lmeval",   "sub_em", "answer_kept", "f1_if_kept"};
+static const char *const score_names[] = {"f1",        "exact_match", "em_squad",    "f1_squad",  "f1_longbench",
+                                          "em_lmeval", "sub_em",      "answer_kept", "f1_if_kept"};
 enum { SCORES = sizeof score_names / sizeof *score_names };
 
 /* Column k of every question: what it adds to the sum and to the denominator. */

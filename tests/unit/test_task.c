@@ -477,7 +477,7 @@ static void answers_are_scored_and_truncation_is_recorded(void)
     int scores = t->score(set, acc, NULL, 1, s);
     T_CHECK(scores == 9 && s[0].value >= 0 && s[0].value < 100);
     T_EQ(t->compare(set, &(struct task_pair){acc, acc}, NULL, 1, s), 9);
-    T_CHECK(s[1].value == 0 && s[1].lo == 0 && s[1].hi == 0); /* a method against itself */
+    T_CHECK(s[0].value == 0 && s[0].lo == 0 && s[1].hi == 0); /* a method against itself */
     t->close(set);
     env.length = 400;
     for (int cut = 0; cut < 3; cut++) {
