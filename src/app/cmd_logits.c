@@ -27,8 +27,8 @@ const struct app_command app_logits = {
              "  -o OUT         the result: tensor logits, F32 [n, vocabulary]\n"
              "  --method M     attention method with its default options (default: dense)\n"
              "  --dtype T      weights in memory: f32 (default) or bf16\n"
-             "  --rope T       rotary frequencies: f32 (default), or dtype: rounded to the checkpoint's type, as a PyTorch\n"
-             "                 module that was cast as a whole has them\n"
+             "  --rope T       rotary frequencies: dtype (default): rounded to the checkpoint's type, as a PyTorch module has\n"
+             "                 them that was cast as a whole; or f32: as from_pretrained leaves them, and as `run` takes them\n"
              "  --kv T         keys and values: f32 (default) or bf16\n"
              "  --isa I        instruction set: ref, avx2, avx512 (default: $AST_ISA, else the best)\n",
     .run = run,
@@ -50,7 +50,7 @@ static int read_dtype(const char *option, const char *word, enum kern_dtype *out
 
 static int read_options(struct options *o, int argc, char **argv)
 {
-    *o = (struct options){.method = "dense"};
+    *o = (struct options){.method = "dense", .rope_in_dtype = true};
     for (int i = 1; i < argc; i += 2) {
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
         if (!v)
