@@ -22,6 +22,7 @@ struct model_cache {
 };
 static struct model_info info = {.context = 4096};
 static int64_t feeds, largest_feed, caches;
+static struct buf fed;          /* text of the tokens fed to single sequences since it was cleared */
 static const char *script = ""; /* what every prompt is continued with: tokens of this text */
 static struct tok_ids script_ids;
 
@@ -83,6 +84,8 @@ int model_feed(struct model *m, struct model_cache *const *cache, const struct m
     (void)timer;
     (void)step;
     feeds++;
+    if (b->n_seq == 1)
+        T_EQ(tok_decode(tok, b->token, b->at[1], true, &fed), ERR_OK);
     largest_feed = b->at[b->n_seq] > largest_feed ? b->at[b->n_seq] : largest_feed;
     for (int64_t s = 0; s < b->n_seq; s++) {
         int32_t last = b->token[b->at[s + 1] - 1], next;
@@ -429,7 +432,7 @@ static void a_sequence_ends_at_eos_or_when_it_is_long_enough(void)
     for (int i = 0; i < 3000; i++)
         prompt[i] = 20;
     set_script("one two three");
-    struct generate_seq q[3] = {{prompt, 3000, 50, &text[0], 0}, {prompt, 1, 2, &text[1], 0}, {prompt, 7, 0, &text[2], 0}};
+    struct generate_seq q[3] = {{prompt, 3000, 50, &text[0], 0}, {prompt, 2500, 2, &text[1], 0}, {prompt, 7, 0, &text[2], 0}};
     struct generate_call c = {.tok = tok, .seq = q, .n_seq = 3, .eos = eos, .n_eos = 1, .step = &step};
     T_EQ(arena_open(&step, "step", (size_t)1 << 28), ERR_OK);
     feeds = largest_feed = 0;
@@ -532,6 +535,33 @@ static void probes_fill_the_context_and_hold_their_answer(void)
         t->close(set);
     }
     struct task_set *set;
+    env.length = 1500;
+    T_EQ(OPEN(set, t, "samples=40"), ERR_OK);
+    for (int i = 0; i < 40; i++) { /* the needle stands where the record says, once, and its number is what is right */
+        static const char fact[] = " The secret number of ";
+        struct arena step;
+        int64_t one = i;
+        struct task_call c = {.set = set, .tok = tok, .env = &env, .sample = &one, .n = 1, .acc = acc, .step = &step};
+        T_EQ(arena_open(&step, "step", (size_t)1 << 28), ERR_OK);
+        memset(acc, 0, sizeof *acc);
+        set_script("");
+        buf_clear(&fed);
+        T_EQ(t->run(&c), ERR_OK);
+        const char *at = strstr(buf_text(&fed), fact), *is = at ? strstr(at, " is ") : NULL;
+        T_CHECK(at && is && !strstr(at + 1, fact));
+        if (at && is) {
+            char value[16];
+            snprintf(value, sizeof value, "%.5s\n", is + 4);
+            T_CHECK(fabs(100. * (double)(at - fed.data) / (double)fed.len - (double)acc[0].n[3]) < 8);
+            set_script(value);
+            memset(acc, 0, sizeof *acc);
+            T_EQ(t->run(&c), ERR_OK);
+            T_EQ(acc[0].n[0], 1);
+        }
+        arena_close(&step);
+    }
+    t->close(set);
+    buf_free(&fed);
     env.length = 200;
     T_EQ(OPEN(set, t, kind[0]), ERR_ARG);
     err_clear();
