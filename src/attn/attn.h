@@ -60,7 +60,7 @@ struct attn_cost {
 enum attn_cap {
     ATTN_CAUSAL = 1,    /* strictly: token t+1 changes nothing at <= t */
     ATTN_EXACT = 2,     /* equals dense attention */
-    ATTN_LEARNED = 4,   /* has gate weights */
+    ATTN_LEARNED = 4,   /* takes gate weights; without them it runs untrained, or its check() says no */
     ATTN_NEEDS_RAW = 8, /* reads q0, k0, x */
     ATTN_BACKWARD = 16
 };

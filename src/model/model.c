@@ -250,8 +250,6 @@ const struct model_info *model_info(const struct model *m)
 
 int model_set_attention(struct model *m, const struct attn_method *method, const void *opts, const struct attn_params *params)
 {
-    if (method->caps & ATTN_LEARNED && !params)
-        return err_set(ERR_ARG, "attention method %s is learned and needs gate weights", method->name);
     for (int64_t l = 0; method->check && l < m->shape.layers; l++) {
         int rc = method->check(opts, &m->attn[l]);
         if (rc)
