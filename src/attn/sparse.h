@@ -21,7 +21,7 @@ struct sparse_opts {
     int64_t keep, block, local, all_below, dense_layers, candidates, width;
     int budget, unit, strategy; /* enums select_budget, sparse_unit, sparse_strategy */
     double top_p;
-    double cost_blocks, cost_gather; /* of a row and block, against 1 in a dense tile; sparse_tune measures them */
+    double cost_blocks, cost_gather; /* relative: walking one block of a tile's past; merging one block of a token's list */
     struct cfg_ints summary;         /* tokens a summary by layer third; 0: none */
     double summary_beta;             /* where the gates have none */
 };
@@ -34,9 +34,9 @@ struct sparse_opts {
     CFG_INT(struct sparse_opts, all_below, 0, 0, 1e9, "tokens before this position keep everything"), \
     CFG_INT(struct sparse_opts, dense_layers, 0, 0, 1e6, "first layers that keep everything"), \
     CFG_ENUM(struct sparse_opts, unit, SPARSE_KV, "kv-head|head", "who chooses a set: a key/value head for its group, or each query head"), \
-    CFG_ENUM(struct sparse_opts, strategy, SPARSE_AUTO, "auto|dense|blocks|gather", "kernel for what was chosen; the result is the same"), \
-    CFG_REAL(struct sparse_opts, cost_blocks, 1.25, 0.01, 100, "cost of a row and block under row masks, dense = 1"), \
-    CFG_REAL(struct sparse_opts, cost_gather, 1.5, 0.01, 100, "cost of a row and block of a token's own list, dense = 1")
+    CFG_ENUM(struct sparse_opts, strategy, SPARSE_AUTO, "auto|dense|blocks|gather", "kernel for what was chosen; all give the same bits"), \
+    CFG_REAL(struct sparse_opts, cost_blocks, 0.5, 0, 1e6, "ns to walk a block of a tile's past when rows are masked"), \
+    CFG_REAL(struct sparse_opts, cost_gather, 10, 0, 1e6, "ns to merge a block of a token's own list when lists are gathered")
 /* clang-format on */
 
 struct sparse_run { /* one call, prepared */

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "comm/comm.h"
 #include "kernels/linear.h"
+#include "model/gates.h"
 #include "model/model.h"
 #include "sched/job.h"
 #include "sched/outcome.h"
@@ -24,6 +25,7 @@ struct exec {
     struct arena step;
     struct model *model;
     int model_index, method_index; /* what is loaded and set; -1: nothing */
+    struct gates *gates;           /* of the method that is set, NULL: none */
     struct attn_stats *stats;      /* (layers of the model,) */
 };
 
@@ -77,8 +79,10 @@ int exec_open(struct exec **out, struct work *w, const struct exec_opts *o)
 static void drop_model(struct exec *e)
 {
     model_close(e->model);
+    gates_close(e->gates);
     free(e->stats);
     e->model = NULL;
+    e->gates = NULL;
     e->stats = NULL;
     e->model_index = e->method_index = -1;
 }
@@ -90,6 +94,21 @@ void exec_close(struct exec *e)
     drop_model(e);
     arena_close(&e->step);
     free(e);
+}
+
+/* The method, with its gate weights where it has any. Local. */
+static int set_method(struct exec *e, const struct job_method *a)
+{
+    struct gates *old = e->gates;
+    int rc = ERR_OK;
+    e->gates = NULL;
+    if (a->gate[0] && !(a->impl->caps & ATTN_LEARNED))
+        rc = err_set(ERR_ARG, "gate = \"%s\": attention method %s does not learn", a->gate, a->impl->name);
+    else if (a->gate[0])
+        rc = gates_open(&e->gates, a->gate, model_info(e->model));
+    rc = rc ? rc : model_set_attention(e->model, a->impl, a->opts, gates_params(e->gates));
+    gates_close(old);
+    return rc;
 }
 
 /* Opens the cell's model and sets its method, unless they are there. Collective. */
@@ -122,7 +141,7 @@ static int prepare(struct exec *e, const struct work_cell *c)
         e->model_index = c->model;
     }
     if (e->method_index != c->method) {
-        rc = comm_agree(e->o.group, model_set_attention(e->model, a->impl, a->opts, NULL));
+        rc = comm_agree(e->o.group, set_method(e, a));
         e->method_index = rc ? -1 : c->method;
     }
     return rc;
