@@ -5,6 +5,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "attn/sparsity.h"
 #include "base/arena.h"
 #include "base/err.h"
 
@@ -261,24 +262,29 @@ int sparse_run(struct attn_call *c, const struct sparse_ops *ops)
     size_t mark = arena_mark(c->step), lane = lane_cut(&first, NULL, &r, c->pos + c->n);
     int64_t t0 = c->pos / r.tile, tiles = (c->pos + c->n - 1) / r.tile - t0 + 1, items = tiles * r.units;
     int threads = (int)min64(omp_get_max_threads(), items), rc = features(&r);
+    int grab = (int)max64(1, min64(4, items / (8 * threads)));
     unsigned char *lanes = rc ? NULL : arena_alloc(c->step, threads, lane);
     if (lanes) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
             struct sparse_lane w;
             lane_cut(&w, lanes + (size_t)omp_get_thread_num() * lane, &r, c->pos + c->n);
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t item = 0; item < items; item++) { /* units side by side: they share nothing but the cache */
-                int64_t tile = t0 + tiles - 1 - item / r.units, from = max64(tile * r.tile, c->pos);
+#pragma omp for schedule(dynamic, grab)
+            for (int64_t item = 0; item < items; item++) { /* neighbouring tiles of a unit share blocks, and so the cache */
+                int64_t unit = item / tiles, tile = t0 + tiles - 1 - item % tiles, from = max64(tile * r.tile, c->pos);
                 int64_t to = min64((tile + 1) * r.tile, c->pos + c->n);
-                sparse_choose(&r, &w, item % r.units, from - c->pos, to - from);
-                sparse_attend(&r, &w, item % r.units, from - c->pos, to - from);
+                sparse_choose(&r, &w, unit, from - c->pos, to - from);
+                if (c->stats && c->stats->more)
+                    sparsity_rows(&r, &w, unit, to - from);
+                sparse_attend(&r, &w, unit, from - c->pos, to - from);
             }
 #pragma omp critical(sparse_stats)
             if (c->stats)
                 add_stats(c->stats, &w.stats, threads);
         }
     }
+    if (lanes && c->stats && c->stats->more)
+        sparsity_close_chunk(c->stats->more, c->pos, c->n);
     arena_release(c->step, mark);
     return rc ? rc : lanes ? ERR_OK : ERR_NOMEM;
 }

@@ -102,7 +102,7 @@ int sparse_run(struct attn_call *c, const struct sparse_ops *ops);
 struct sparse_span { /* tokens pos .. pos+n-1 */
     int64_t pos, n;
 };
-extern const struct attn_method attn_ast;
+extern const struct attn_method attn_ast, attn_mean_key, attn_quest;
 
 void sparse_cost(const struct sparse_opts *o, const struct sparse_ops *ops, const struct attn_shape *s, struct sparse_span span,
                  struct attn_cost *out);
