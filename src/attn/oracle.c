@@ -87,7 +87,10 @@ static int run(struct attn_call *c)
 
 static void cost(const void *opts, const struct attn_shape *s, int64_t pos, int64_t n, struct attn_cost *out)
 {
+    double all = (double)s->heads * ((double)n * (double)pos + (double)n * (double)(n + 1) / 2);
     sparse_cost(opts, &ops, s, (struct sparse_span){pos, n}, out);
+    out->flops += 2 * all * (double)s->dim; /* the scores of dense attention, row by row from memory */
+    out->bytes += all * (double)s->dim * 4;
 }
 
 const struct attn_method attn_oracle = {
