@@ -96,6 +96,15 @@ static void join(const struct model *m, const struct room *r, int64_t n)
         r->id[i] = -r->id[i];
 }
 
+/* Seconds inside MPI; the head's own clock runs on meanwhile. */
+static void count_comm(struct timer *timer, double s)
+{
+    if (!timer)
+        return;
+    timer->s[TIMER_COMM] += s;
+    timer->s[TIMER_HEAD] -= s;
+}
+
 static void score_rows(const struct model *m, const struct room *r, const struct model_batch *b, struct model_out *out, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -116,8 +125,11 @@ static void score_rows(const struct model *m, const struct room *r, const struct
         kern_linear(m->kern, &lin);
         fold(m, r, b->target, n, (struct model_range){m->cut.vocab.first + v, cols});
     }
-    if (m->cut.sums)
+    if (m->cut.sums) {
+        double t0 = timer_now();
         join(m, r, n);
+        count_comm(out->timer, timer_now() - t0);
+    }
     for (int64_t i = 0; i < n; i++) {
         if (out->nll)
             out->nll[r->row[i]] = (float)((double)r->max[i] + log(r->sum[i]) - r->target[i]);
@@ -179,8 +191,11 @@ int head_logits(const struct model *m, const float *x, const int64_t *row, int64
                                   .ldy = vocab,
                                   .scratch = r.scratch};
         kern_linear(m->kern, &lin);
-        if (m->cut.sums)
+        if (m->cut.sums) {
+            double t1 = timer_now();
             comm_sum_f32(m->group, y, rows * vocab);
+            count_comm(timer, timer_now() - t1);
+        }
     }
     arena_release(step, mark);
     if (timer)
