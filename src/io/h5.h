@@ -49,7 +49,7 @@ void h5_strings(struct h5 *f, const char *path, const char *const *v, int64_t n,
 void h5_scale(struct h5 *f, const char *dataset, const char *name);
 void h5_attach(struct h5 *f, const char *dataset, int dim, const char *scale);
 
-/* "HDF5 1.10.8, parallel" */
+/* "1.10.8" */
 const char *h5_version(void);
 
 #endif
