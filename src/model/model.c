@@ -327,8 +327,8 @@ int model_score(struct model *m, const struct model_batch *b, struct model_out *
     return rc;
 }
 
-int model_feed(struct model *m, struct model_cache *const *cache, const struct model_batch *b, float *logits, struct timer *timer,
-               struct arena *step)
+int model_advance(struct model *m, struct model_cache *const *cache, const struct model_batch *b, struct model_out *out,
+                  struct arena *step)
 {
     int64_t longest;
     int rc = check_batch(m, b, cache, &longest);
@@ -338,15 +338,22 @@ int model_feed(struct model *m, struct model_cache *const *cache, const struct m
     if (rc || b->n_seq == 0)
         return rc;
     size_t mark = arena_mark(step);
-    struct forward f = {.m = m, .b = b, .cache = cache, .longest = longest, .timer = timer};
+    struct forward f = {.m = m, .b = b, .cache = cache, .longest = longest, .timer = out->timer, .stats = out->stats};
     rc = forward_run(&f, step);
     int64_t *row = ARENA_NEW(step, b->n_seq, int64_t);
     AST_ASSERT(row);
     for (int64_t s = 0; s < b->n_seq; s++)
         row[s] = b->at[s + 1] - 1;
     if (!rc)
-        rc = head_logits(m, f.x, row, b->n_seq, logits, timer, step);
+        rc = head_logits(m, f.x, row, b->n_seq, out->logits, out->timer, step);
     AST_ASSERT(rc != ERR_NOMEM);
     arena_release(step, mark);
     return rc;
+}
+
+int model_feed(struct model *m, struct model_cache *const *cache, const struct model_batch *b, float *logits, struct timer *timer,
+               struct arena *step)
+{
+    struct model_out out = {.logits = logits, .timer = timer};
+    return model_advance(m, cache, b, &out, step);
 }

@@ -96,6 +96,10 @@ int model_feed(struct model *m, struct model_cache *const *cache, const struct m
                struct arena *step);
 size_t model_feed_bytes(const struct model *m, int64_t tokens, int64_t longest, int64_t n_seq);
 
+/* model_feed with more of struct model_out: logits (n_seq, vocab), timer and stats; the rest of it is not used. */
+int model_advance(struct model *m, struct model_cache *const *cache, const struct model_batch *b, struct model_out *out,
+                  struct arena *step);
+
 /* A page for people: what was read, sizes, memory, what is unsupported. */
 int model_describe(struct buf *out, const char *path);
 

@@ -155,7 +155,8 @@ static int loop(const struct generate_call *c, struct step *s, struct run *r)
     int64_t vocab = model_info(c->model)->vocab;
     for (fill(s, c, r); s->n > 0; fill(s, c, r)) {
         struct model_batch b = {.n_seq = s->n, .at = s->at, .token = s->token};
-        int rc = model_feed(c->model, s->cache, &b, s->logits, c->timer, c->step);
+        struct model_out out = {.logits = s->logits, .timer = c->timer, .stats = c->stats};
+        int rc = model_advance(c->model, s->cache, &b, &out, c->step);
         for (int64_t k = 0; k < s->n && rc == ERR_OK; k++) {
             int64_t i = s->who[k];
             if (r[i].fed == c->seq[i].n)

@@ -13,6 +13,7 @@
 #include "text/tok.h"
 
 struct arena;
+struct attn_stats;
 struct buf;
 struct model;
 struct timer;
@@ -35,7 +36,8 @@ struct generate_call {
     int n_stop;
     const int64_t *eos; /* (n_eos,) */
     int64_t n_eos;
-    struct timer *timer; /* or NULL */
+    struct timer *timer;      /* or NULL */
+    struct attn_stats *stats; /* (layers,) added to, or NULL */
     struct arena *step;
 };
 

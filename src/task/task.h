@@ -17,7 +17,7 @@ struct timer;
 struct tok;
 struct attn_stats;
 
-enum { TASK_COUNTS = 40, TASK_SUMS = 8, TASK_SCORES = 16 };
+enum { TASK_COUNTS = 40, TASK_SUMS = 8, TASK_SCORES = 48 };
 
 /* One sample's outcome: exact counts and sums, meaning by the task's count_name and sum_name. */
 struct task_acc {
@@ -43,7 +43,7 @@ struct task_env { /* what a dataset is cut for */
 };
 
 struct task_score {
-    char name[32]; /* "word_perplexity" */
+    char name[32]; /* "word_perplexity"; "f1@1k-2k": of a part of the samples */
     double value;
     double lo, hi; /* 95 % interval; NaN if none */
     bool higher_is_better;

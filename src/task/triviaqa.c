@@ -13,11 +13,8 @@
 #include "task/generate.h"
 #include "task/prompt.h"
 #include "task/qa.h"
-#include "task/qa_set.h"
-#include "task/stats.h"
-#include "task/task.h"
+#include "task/triviaqa.h"
 
-enum cut { CUT_MIDDLE, CUT_END, CUT_START };
 enum form { FORM_DOCUMENT, FORM_LONGBENCH, FORM_CLOSED, FORM_OWN };
 
 struct triviaqa_opts {
@@ -56,25 +53,6 @@ static const char *const cut_names[] = {"middle", "end", "start"};
 static const char *const count_name[] = {
     "em", "em_squad", "em_lmeval", "sub_em", "answer_kept", "prompt_tokens", "truncated_tokens", "new_tokens", NULL};
 static const char *const sum_name[] = {"f1", "f1_squad", "f1_longbench", NULL};
-enum { N_EM, N_EM_SQUAD, N_EM_LMEVAL, N_SUB_EM, N_KEPT, N_PROMPT, N_TRUNCATED, N_NEW };
-enum { S_F1, S_F1_SQUAD, S_F1_LONGBENCH };
-
-struct task_set {
-    struct qa_set *qa;
-    struct plan {               /* of one sample */
-        int64_t question;       /* tokens of the parts around the document, BOS included */
-        int64_t document, kept; /* its tokens; those that fit */
-    } * plan;
-    const struct tok *tok;
-    struct task_env env;
-    char *before, *after; /* the template around {document} */
-    enum cut cut;
-    int form;
-    bool bos, document; /* document: the template has one */
-    int64_t max_new, context;
-    char name[128], domain[16];
-};
-
 static void close_set(struct task_set *s)
 {
     if (!s)
@@ -131,7 +109,7 @@ static int make_plans(struct task_set *s)
         return err_set(ERR_NOMEM, "out of memory for %lld questions", (long long)s->qa->n);
     for (int64_t i = 0; i < s->qa->n; i++) {
         struct tok_ids before = {0}, after = {0};
-        struct plan *p = &s->plan[i];
+        struct triviaqa_plan *p = &s->plan[i];
         int rc = encode_around(s, &s->qa->q[i], &before, &after);
         p->question = before.n + after.n;
         p->document = document_tokens(s, &s->qa->q[i]);
@@ -154,7 +132,7 @@ static int open_set(struct task_set **out, const void *opts, const struct task_e
         return err_set(ERR_NOMEM, "out of memory for a dataset");
     s->tok = env->tok;
     s->env = *env;
-    s->cut = (enum cut)o->truncate;
+    s->cut = (enum triviaqa_cut)o->truncate;
     s->bos = o->bos;
     s->max_new = o->max_new;
     s->context = env->length;
@@ -198,7 +176,7 @@ static int signature(const struct task_set *s, struct buf *out)
 /* Tokens of the document that are kept: from the front, from the back. */
 static void cut_sizes(const struct task_set *s, int64_t i, int64_t *front, int64_t *back)
 {
-    const struct plan *p = &s->plan[i];
+    const struct triviaqa_plan *p = &s->plan[i];
     *front = s->cut == CUT_END || p->kept == p->document ? p->kept : s->cut == CUT_START ? 0 : p->kept / 2;
     *back = p->kept - *front;
 }
@@ -258,9 +236,9 @@ static int build(const struct task_set *s, int64_t i, struct tok_ids *prompt, st
     if (rc == ERR_OK) {
         int kept = qa_answer_in((struct span){buf_text(&text), text.len}, s->qa->aliases.v + q->alias0, q->n_aliases);
         rc = kept < 0 ? kept : ERR_OK;
-        acc->n[N_KEPT] = kept > 0;
-        acc->n[N_PROMPT] = prompt->n;
-        acc->n[N_TRUNCATED] = s->plan[i].document - s->plan[i].kept;
+        acc->n[TQA_KEPT] = kept > 0;
+        acc->n[TQA_PROMPT] = prompt->n;
+        acc->n[TQA_TRUNCATED] = s->plan[i].document - s->plan[i].kept;
     }
     tok_ids_free(&after);
     tok_ids_free(&doc);
@@ -281,13 +259,13 @@ static int tally(const struct task_set *s, int64_t i, struct span text, struct t
         rc = qa_score(&cut, qa_cut(text, stops, 3), alias, q->n_aliases);
     if (rc)
         return rc;
-    acc->n[N_EM] = x.em;
-    acc->n[N_EM_SQUAD] = x.em_squad;
-    acc->n[N_EM_LMEVAL] = cut.em_harness;
-    acc->n[N_SUB_EM] = x.contains;
-    acc->s[S_F1] = x.f1;
-    acc->s[S_F1_SQUAD] = x.f1_squad;
-    acc->s[S_F1_LONGBENCH] = first.f1_squad;
+    acc->n[TQA_EM] = x.em;
+    acc->n[TQA_EM_SQUAD] = x.em_squad;
+    acc->n[TQA_EM_LMEVAL] = cut.em_harness;
+    acc->n[TQA_SUB_EM] = x.contains;
+    acc->s[TQA_F1] = x.f1;
+    acc->s[TQA_F1_SQUAD] = x.f1_squad;
+    acc->s[TQA_F1_LONGBENCH] = first.f1_squad;
     return ERR_OK;
 }
 
@@ -312,12 +290,13 @@ static int run(struct task_call *c)
                               .eos = c->env->eos,
                               .n_eos = c->env->n_eos,
                               .timer = c->timer,
+                              .stats = c->stats,
                               .step = c->step};
     if (rc == ERR_OK)
         rc = generate_greedy(&g);
     for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
         struct span t = {buf_text(&text[k]), text[k].len};
-        c->acc[k].n[N_NEW] = q[k].made;
+        c->acc[k].n[TQA_NEW] = q[k].made;
         rc = tally(c->set, c->sample[k], t, &c->acc[k]);
         if (rc == ERR_OK && c->text)
             rc = buf_add(&c->text[k], t.s, t.n);
@@ -337,68 +316,6 @@ static size_t run_bytes(const struct task_set *s, const struct model *m, int64_t
            generate_bytes(m, n, tokens, longest + s->max_new);
 }
 
-/* ---- scores ---- */
-
-/* A missing answer counts nothing but is counted: the official rule. */
-static double percent(const struct task_acc *a, bool missing, int column)
-{
-    if (missing)
-        return 0;
-    switch (column) {
-    case 0: return 100 * a->s[S_F1];
-    case 1: return 100 * (double)a->n[N_EM];
-    case 2: return 100 * (double)a->n[N_EM_SQUAD];
-    case 3: return 100 * a->s[S_F1_SQUAD];
-    case 4: return 100 * a->s[S_F1_LONGBENCH];
-    case 5: return 100 * (double)a->n[N_EM_LMEVAL];
-    case 6: return 100 * (double)a->n[N_SUB_EM];
-    case 7: return 100 * (double)a->n[N_KEPT];
-    default: return 100 * a->s[S_F1] * (double)a->n[N_KEPT];
-    }
-}
-
-static const char *const score_names[] = {"f1",        "exact_match", "em_squad",    "f1_squad",  "f1_longbench",
-                                          "em_lmeval", "sub_em",      "answer_kept", "f1_if_kept"};
-enum { SCORES = sizeof score_names / sizeof *score_names };
-
-/* Column k of every question: what it adds to the sum and to the denominator. */
-static struct stats_ratio column(double *memory, int64_t n, const struct task_acc *acc, const bool *missing, int k)
-{
-    double *num = memory, *den = memory + n;
-    for (int64_t i = 0; i < n; i++) {
-        bool gone = missing && missing[i];
-        num[i] = percent(&acc[i], gone, k);
-        den[i] = k == SCORES - 1 ? (gone ? 0 : (double)acc[i].n[N_KEPT]) : 1;
-    }
-    return (struct stats_ratio){num, den, STATS_PLAIN};
-}
-
-/* b NULL: scores of a; else differences b - a. */
-static int score_all(const struct task_set *s, const struct task_pair *p, const bool *missing, uint64_t seed,
-                     struct task_score *out)
-{
-    int64_t n = s->qa->n;
-    double *memory = malloc(((size_t)n * 4 + 1) * sizeof *memory);
-    int rc = memory ? ERR_OK : err_set(ERR_NOMEM, "out of memory for the scores of %lld questions", (long long)n);
-    for (int k = 0; k < SCORES && rc == ERR_OK; k++) {
-        struct stats_plan plan = {.n = n, .replicates = 1000, .seed = seed};
-        struct stats_result r;
-        struct stats_pair pair = {.a = column(memory, n, p->a, missing, k)};
-        if (p->b)
-            pair.b = column(memory + 2 * n, n, p->b, missing, k);
-        rc = p->b ? stats_bootstrap(&r, &plan, stats_difference, &pair) : stats_bootstrap(&r, &plan, stats_ratio, &pair.a);
-        out[k] = (struct task_score){.value = r.value, .lo = r.lo, .hi = r.hi, .higher_is_better = true, .unit = "%"};
-        snprintf(out[k].name, sizeof out[k].name, "%s", score_names[k]);
-    }
-    free(memory);
-    return rc ? rc : SCORES;
-}
-
-static int score(const struct task_set *s, const struct task_acc *acc, const bool *missing, uint64_t seed, struct task_score *out)
-{
-    return score_all(s, &(struct task_pair){acc, NULL}, missing, seed, out);
-}
-
 const struct task task_triviaqa = {
     .name = "triviaqa",
     .summary = "questions about long documents: exact match and F1 as TriviaQA's official scorer, and the variants beside it",
@@ -414,6 +331,6 @@ const struct task task_triviaqa = {
     .signature = signature,
     .run = run,
     .run_bytes = run_bytes,
-    .score = score,
-    .compare = score_all,
+    .score = triviaqa_score,
+    .compare = triviaqa_compare,
 };

@@ -198,6 +198,7 @@ static int run(struct task_call *c)
                               .eos = c->env->eos,
                               .n_eos = c->env->n_eos,
                               .timer = c->timer,
+                              .stats = c->stats,
                               .step = c->step};
     if (rc == ERR_OK)
         rc = generate_greedy(&g);
