@@ -142,7 +142,7 @@ static int continue_with(const struct options *o, const char *method, struct mod
     if (rc == ERR_OK)
         rc = set_method(m, method, &opts);
     if (rc == ERR_OK)
-        rc = arena_open(&step, "step", generate_bytes(m, 1, ids->n, ids->n + o->n) + ((size_t)1 << 20));
+        rc = arena_open(&step, "step", generate_bytes(m, NULL, 1, ids->n, ids->n + o->n) + ((size_t)1 << 20));
     if (rc == ERR_OK && o->stop)
         rc = unescape(o->stop, &stop);
     const char *stops[] = {buf_text(&stop)};
@@ -159,7 +159,7 @@ static int continue_with(const struct options *o, const char *method, struct mod
                               .step = &step};
     double t0 = timer_now();
     if (rc == ERR_OK)
-        rc = generate_greedy(&c);
+        rc = generate_run(&c);
     double s = timer_now() - t0;
     if (rc == ERR_OK) {
         char cache[32], work[32];

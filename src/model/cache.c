@@ -105,3 +105,33 @@ void model_cache_reset(struct model_cache *c)
         memset(c->state, 0, (size_t)c->model->shape.layers * c->state_each);
     c->len = 0;
 }
+
+/* Blocks of 16 keys, from the one that holds token `same` on. */
+static void copy_blocks(struct kern_kv *to, const struct kern_kv *from, int64_t same)
+{
+    size_t size = from->dtype == KERN_F32 ? sizeof(float) : sizeof(uint16_t);
+    size_t k_block = kern_kv_bytes(from->dtype, from->dim, KERN_KB), v_block = (size_t)(KERN_KB * from->dim) * size;
+    int64_t first = same / KERN_KB, n = (from->n + KERN_KB - 1) / KERN_KB - first;
+    if (n > 0) {
+        memcpy((char *)to->k + (size_t)first * k_block, (const char *)from->k + (size_t)first * k_block, (size_t)n * k_block);
+        memcpy((char *)to->v + (size_t)first * v_block, (const char *)from->v + (size_t)first * v_block, (size_t)n * v_block);
+    }
+    to->n = from->n;
+}
+
+int model_cache_copy(struct model_cache *to, const struct model_cache *from, int64_t same)
+{
+    const struct model *m = from->model;
+    if (to->model != m || to->method != from->method)
+        return err_set(ERR_ARG, "a cache of another model or attention method cannot be copied");
+    if (to->max < from->len || to->state_each != from->state_each)
+        return err_set(ERR_ARG, "a cache for %lld tokens cannot take the copy of one for %lld", (long long)to->max,
+                       (long long)from->max);
+    for (int64_t i = 0; i < m->shape.layers * m->cut.kv.n; i++)
+        copy_blocks(&to->kv[i], &from->kv[i], same);
+    /* A method's state is small beside keys and values, and its open sums change with every token: whole. */
+    if (from->state)
+        memcpy(to->state, from->state, (size_t)m->shape.layers * from->state_each);
+    to->len = from->len;
+    return ERR_OK;
+}

@@ -89,6 +89,9 @@ void model_cache_close(struct model_cache *c);
 size_t model_cache_bytes(const struct model *m, int64_t max_tokens);
 int64_t model_cache_len(const struct model_cache *c);
 void model_cache_reset(struct model_cache *c);
+/* Makes `to` hold what `from` holds, of the same model and method; their first `same` tokens are known to be equal and are
+ * not copied again. ERR_ARG if it does not fit. Local. */
+int model_cache_copy(struct model_cache *to, const struct model_cache *from, int64_t same);
 
 /* Feeds each sequence's new tokens (any number each: prefill chunks and decode steps mix) after what its cache holds
  * and gives the logits of each sequence's last token: logits (n_seq, vocab). Collective over the group. */

@@ -18,6 +18,7 @@
 #include "base/rng.h"
 #include "cfg/cfg.h"
 #include "model/model.h"
+#include "task/decode.h"
 #include "task/generate.h"
 #include "task/prompt.h"
 #include "task/stats.h"
@@ -26,6 +27,7 @@
 enum kind { NEEDLE, MULTI_KEY, KEY_VALUE, VARIABLES };
 
 struct retrieval_opts {
+    struct decode_opts decode; /* first: see DECODE_FIELDS */
     int kind;
     int64_t samples, keys, digits, max_new;
     bool bos;
@@ -38,6 +40,7 @@ static const struct cfg_field fields[] = {
     CFG_INT(struct retrieval_opts, digits, 5, 1, 9, "digits of a number"),
     CFG_INT(struct retrieval_opts, max_new, 16, 1, 1000, "tokens of an answer at most"),
     CFG_BOOL(struct retrieval_opts, bos, true, "put the model's BOS token in front of the prompt"),
+    DECODE_FIELDS,
     CFG_END,
 };
 
@@ -90,6 +93,11 @@ static int open_set(struct task_set **out, const void *opts, const struct task_e
     s->o = *(const struct retrieval_opts *)opts;
     s->tok = env->tok;
     s->env = *env;
+    int rc = decode_check(&s->o.decode);
+    if (rc) {
+        close_set(s);
+        return err_prefix(rc, "retrieval");
+    }
     if (env->length < 256 + s->o.max_new) {
         close_set(s);
         return err_set(ERR_ARG, "retrieval: a context of %lld is too short, %lld is the least", (long long)env->length,
@@ -112,9 +120,11 @@ static void sample(const struct task_set *s, int64_t i, struct task_sample *out)
 
 static int signature(const struct task_set *s, struct buf *out)
 {
-    return buf_printf(out, "RETRIEVAL|kind:%s|samples:%lld|keys:%lld|digits:%lld|ctx:%lld|seed:%llu|decode:greedy",
-                      kind_names[s->o.kind], (long long)s->o.samples, (long long)s->o.keys, (long long)s->o.digits,
-                      (long long)s->env.length, (unsigned long long)s->env.seed);
+    int rc =
+        buf_printf(out, "RETRIEVAL|kind:%s|samples:%lld|keys:%lld|digits:%lld|ctx:%lld|seed:%llu|decode:", kind_names[s->o.kind],
+                   (long long)s->o.samples, (long long)s->o.keys, (long long)s->o.digits, (long long)s->env.length,
+                   (unsigned long long)s->env.seed);
+    return rc ? rc : decode_signature(&s->o.decode, out);
 }
 
 /* ---- questions ---- */
@@ -253,12 +263,15 @@ static int run(struct task_call *c)
     for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
         make_question(c->set, c->sample[k], &q[k]);
         rc = build(c->set, c->sample[k], &q[k], &prompt[k]);
-        g[k] = (struct generate_seq){.prompt = prompt[k].v, .n = prompt[k].n, .max_new = c->set->o.max_new, .text = &text[k]};
+        g[k] = (struct generate_seq){
+            .prompt = prompt[k].v, .n = prompt[k].n, .max_new = c->set->o.max_new, .id = c->sample[k], .text = &text[k]};
     }
     struct generate_call call = {.model = c->model,
                                  .tok = c->tok,
                                  .seq = g,
                                  .n_seq = c->n,
+                                 .how = &c->set->o.decode,
+                                 .seed = c->env->seed,
                                  .stop = stop,
                                  .n_stop = 1,
                                  .eos = c->env->eos,
@@ -267,7 +280,7 @@ static int run(struct task_call *c)
                                  .stats = c->stats,
                                  .step = c->step};
     if (rc == ERR_OK)
-        rc = generate_greedy(&call);
+        rc = generate_run(&call);
     for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
         c->acc[k].n[N_CORRECT] = strstr(buf_text(&text[k]), q[k].answer) != NULL;
         c->acc[k].n[N_PROMPT] = g[k].n;
@@ -288,7 +301,7 @@ static size_t run_bytes(const struct task_set *s, const struct model *m, int64_t
 {
     return arena_bytes(n, sizeof(struct generate_seq)) + arena_bytes(n, sizeof(struct tok_ids)) +
            arena_bytes(n, sizeof(struct question)) + arena_bytes(n, sizeof(struct buf)) + arena_bytes(tokens, sizeof(int32_t)) +
-           generate_bytes(m, n, tokens, longest + s->o.max_new);
+           generate_bytes(m, &s->o.decode, n, tokens, longest + s->o.max_new);
 }
 
 static int score_all(const struct task_set *s, const struct task_pair *p, const bool *missing, uint64_t seed,

@@ -10,6 +10,7 @@
 #include "cfg/cfg.h"
 #include "io/file.h"
 #include "model/model.h"
+#include "task/decode.h"
 #include "task/generate.h"
 #include "task/prompt.h"
 #include "task/qa.h"
@@ -18,6 +19,7 @@
 enum form { FORM_DOCUMENT, FORM_LONGBENCH, FORM_CLOSED, FORM_OWN };
 
 struct triviaqa_opts {
+    struct decode_opts decode; /* first: see DECODE_FIELDS */
     const char *data, *evidence, *template;
     int domain, truncate, prompt;
     int64_t max_new, limit;
@@ -37,6 +39,7 @@ static const struct cfg_field fields[] = {
     CFG_INT(struct triviaqa_opts, max_new, 32, 1, 1e6, "tokens of an answer at most; it ends at a newline or EOS"),
     CFG_BOOL(struct triviaqa_opts, bos, true, "put the model's BOS token in front of the prompt"),
     CFG_INT(struct triviaqa_opts, limit, 0, 0, 1e12, "only the first questions; 0: all"),
+    DECODE_FIELDS,
     CFG_END,
 };
 
@@ -133,13 +136,16 @@ static int open_set(struct task_set **out, const void *opts, const struct task_e
     s->tok = env->tok;
     s->env = *env;
     s->cut = (enum triviaqa_cut)o->truncate;
+    s->decode = o->decode;
     s->bos = o->bos;
     s->max_new = o->max_new;
     s->context = env->length;
     snprintf(s->name, sizeof s->name, "%s", file_base(o->data));
     snprintf(s->domain, sizeof s->domain, "%s", o->domain == QA_WEB ? "web" : "wikipedia");
     struct qa_files f = {o->data, o->evidence, (enum qa_domain)o->domain, o->limit};
-    int rc = split_template(s, o);
+    int rc = decode_check(&o->decode);
+    if (rc == ERR_OK)
+        rc = split_template(s, o);
     if (rc == ERR_OK)
         rc = qa_set_open(&s->qa, &f, env->tok);
     if (rc == ERR_OK)
@@ -164,11 +170,11 @@ static void sample(const struct task_set *s, int64_t i, struct task_sample *out)
 
 static int signature(const struct task_set *s, struct buf *out)
 {
-    return buf_printf(
-        out,
-        "TRIVIAQA|data:%s|sha:%.8s|domain:%s|samples:%lld|ctx:%lld|prompt:%s|truncate:%s|decode:greedy|max_new:%lld|stop:newline",
-        s->name, s->qa->sha256, s->domain, (long long)s->qa->n, (long long)s->context, template_names[s->form], cut_names[s->cut],
-        (long long)s->max_new);
+    int rc = buf_printf(out, "TRIVIAQA|data:%s|sha:%.8s|domain:%s|samples:%lld|ctx:%lld|prompt:%s|truncate:%s|decode:", s->name,
+                        s->qa->sha256, s->domain, (long long)s->qa->n, (long long)s->context, template_names[s->form],
+                        cut_names[s->cut]);
+    rc = rc ? rc : decode_signature(&s->decode, out);
+    return rc ? rc : buf_printf(out, "|max_new:%lld|stop:newline", (long long)s->max_new);
 }
 
 /* ---- prompts ---- */
@@ -279,12 +285,15 @@ static int run(struct task_call *c)
     int rc = q && prompt && text ? ERR_OK : ERR_NOMEM;
     for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
         rc = build(c->set, c->sample[k], &prompt[k], &c->acc[k]);
-        q[k] = (struct generate_seq){.prompt = prompt[k].v, .n = prompt[k].n, .max_new = c->set->max_new, .text = &text[k]};
+        q[k] = (struct generate_seq){
+            .prompt = prompt[k].v, .n = prompt[k].n, .max_new = c->set->max_new, .id = c->sample[k], .text = &text[k]};
     }
     struct generate_call g = {.model = c->model,
                               .tok = c->tok,
                               .seq = q,
                               .n_seq = c->n,
+                              .how = &c->set->decode,
+                              .seed = c->env->seed,
                               .stop = stop,
                               .n_stop = 1,
                               .eos = c->env->eos,
@@ -293,7 +302,7 @@ static int run(struct task_call *c)
                               .stats = c->stats,
                               .step = c->step};
     if (rc == ERR_OK)
-        rc = generate_greedy(&g);
+        rc = generate_run(&g);
     for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
         struct span t = {buf_text(&text[k]), text[k].len};
         c->acc[k].n[TQA_NEW] = q[k].made;
@@ -313,7 +322,7 @@ static size_t run_bytes(const struct task_set *s, const struct model *m, int64_t
 {
     return arena_bytes(n, sizeof(struct generate_seq)) + arena_bytes(n, sizeof(struct tok_ids)) +
            arena_bytes(n, sizeof(struct buf)) + 2 * arena_bytes(tokens, sizeof(int32_t)) +
-           generate_bytes(m, n, tokens, longest + s->max_new);
+           generate_bytes(m, &s->decode, n, tokens, longest + s->max_new);
 }
 
 const struct task task_triviaqa = {

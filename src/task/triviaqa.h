@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "task/decode.h"
 #include "task/qa_set.h"
 #include "task/task.h"
 
@@ -24,6 +25,7 @@ struct task_set {
     const struct tok *tok;
     struct task_env env;
     char *before, *after; /* the template around {document} */
+    struct decode_opts decode;
     enum triviaqa_cut cut;
     int form;
     bool bos, document; /* document: the template has one */

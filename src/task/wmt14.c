@@ -12,6 +12,7 @@
 #include "model/model.h"
 #include "task/bleu.h"
 #include "task/chrf.h"
+#include "task/decode.h"
 #include "task/generate.h"
 #include "task/lines.h"
 #include "task/prompt.h"
@@ -20,6 +21,7 @@
 #include "task/ws.h"
 
 struct wmt14_opts {
+    struct decode_opts decode; /* first: see DECODE_FIELDS */
     const char *source, *reference, *template;
     int64_t max_new, limit;
     bool bos;
@@ -33,6 +35,7 @@ static const struct cfg_field fields[] = {
     CFG_INT(struct wmt14_opts, max_new, 128, 1, 1e6, "tokens of a translation at most; it ends at a newline or EOS"),
     CFG_BOOL(struct wmt14_opts, bos, true, "put the model's BOS token in front of the prompt"),
     CFG_INT(struct wmt14_opts, limit, 0, 0, 1e12, "only the first sentences; 0: all"),
+    DECODE_FIELDS,
     CFG_END,
 };
 
@@ -52,6 +55,7 @@ struct task_set {
     struct tok_ids ids; /* the prompts, one after the other */
     int64_t *at, n;     /* (n + 1,) */
     int64_t max_new, context;
+    struct decode_opts decode;
     char name[128];
 };
 
@@ -113,10 +117,13 @@ static int open_set(struct task_set **out, const void *opts, const struct task_e
     *out = NULL;
     if (!s)
         return err_set(ERR_NOMEM, "out of memory for a dataset");
+    s->decode = o->decode;
     s->max_new = o->max_new;
     s->context = env->length;
     snprintf(s->name, sizeof s->name, "%s", file_base(o->reference));
-    int rc = read_files(s, o);
+    int rc = decode_check(&o->decode);
+    if (rc == ERR_OK)
+        rc = read_files(s, o);
     if (rc == ERR_OK)
         rc = make_prompts(s, o, env);
     if (rc) {
@@ -146,8 +153,10 @@ static void sample(const struct task_set *s, int64_t i, struct task_sample *out)
 
 static int signature(const struct task_set *s, struct buf *out)
 {
-    int rc = buf_printf(out, "BLEU|data:%s|segments:%lld|sha:%.8s/%.8s|decode:greedy|max_new:%lld|stop:newline|post:strip|",
-                        s->name, (long long)s->n, s->source.sha256, s->reference.sha256, (long long)s->max_new);
+    int rc = buf_printf(out, "BLEU|data:%s|segments:%lld|sha:%.8s/%.8s|decode:", s->name, (long long)s->n, s->source.sha256,
+                        s->reference.sha256);
+    rc = rc ? rc : decode_signature(&s->decode, out);
+    rc = rc ? rc : buf_printf(out, "|max_new:%lld|stop:newline|post:strip|", (long long)s->max_new);
     return rc ? rc : bleu_signature(out, 1, &bleu_default);
 }
 
@@ -184,7 +193,7 @@ static int run(struct task_call *c)
     for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
         int64_t i = c->sample[k];
         q[k] = (struct generate_seq){
-            .prompt = s->ids.v + s->at[i], .n = s->at[i + 1] - s->at[i], .max_new = room(s, i), .text = &text[k]};
+            .prompt = s->ids.v + s->at[i], .n = s->at[i + 1] - s->at[i], .max_new = room(s, i), .id = i, .text = &text[k]};
         if (q[k].max_new == 0)
             rc = err_set(ERR_ARG, "wmt14: the prompt of sentence %lld has %lld tokens and leaves no room in a context of %lld",
                          (long long)i + 1, (long long)q[k].n, (long long)s->context);
@@ -193,6 +202,8 @@ static int run(struct task_call *c)
                               .tok = c->tok,
                               .seq = q,
                               .n_seq = c->n,
+                              .how = &c->set->decode,
+                              .seed = c->env->seed,
                               .stop = stop,
                               .n_stop = 1,
                               .eos = c->env->eos,
@@ -201,7 +212,7 @@ static int run(struct task_call *c)
                               .stats = c->stats,
                               .step = c->step};
     if (rc == ERR_OK)
-        rc = generate_greedy(&g);
+        rc = generate_run(&g);
     for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
         struct span hyp = {buf_text(&text[k]), text[k].len};
         ws_strip(&hyp.s, &hyp.n);
@@ -220,7 +231,7 @@ static int run(struct task_call *c)
 static size_t run_bytes(const struct task_set *s, const struct model *m, int64_t n, int64_t tokens, int64_t longest)
 {
     return arena_bytes(n, sizeof(struct generate_seq)) + arena_bytes(n, sizeof(struct buf)) +
-           generate_bytes(m, n, tokens, longest + s->max_new);
+           generate_bytes(m, &s->decode, n, tokens, longest + s->max_new);
 }
 
 /* ---- scores ---- */

@@ -59,6 +59,15 @@ int model_cache_open(struct model_cache **out, struct model *m, int64_t max_toke
     return ERR_OK;
 }
 
+int model_cache_copy(struct model_cache *to, const struct model_cache *from, int64_t same)
+{
+    (void)same;
+    int64_t max = to->max;
+    *to = *from;
+    to->max = max;
+    return ERR_OK;
+}
+
 void model_cache_close(struct model_cache *c)
 {
     caches -= c != NULL;
@@ -77,11 +86,11 @@ size_t model_feed_bytes(const struct model *m, int64_t tokens, int64_t longest, 
 }
 
 /* Whatever the prompt, it is continued with the script and then EOS. */
-int model_feed(struct model *m, struct model_cache *const *cache, const struct model_batch *b, float *logits, struct timer *timer,
-               struct arena *step)
+int model_advance(struct model *m, struct model_cache *const *cache, const struct model_batch *b, struct model_out *out,
+                  struct arena *step)
 {
+    float *logits = out->logits;
     (void)m;
-    (void)timer;
     (void)step;
     feeds++;
     if (b->n_seq == 1)
@@ -432,18 +441,20 @@ static void a_sequence_ends_at_eos_or_when_it_is_long_enough(void)
     for (int i = 0; i < 3000; i++)
         prompt[i] = 20;
     set_script("one two three");
-    struct generate_seq q[3] = {{prompt, 3000, 50, &text[0], 0}, {prompt, 2500, 2, &text[1], 0}, {prompt, 7, 0, &text[2], 0}};
+    struct generate_seq q[3] = {{.prompt = prompt, .n = 3000, .max_new = 50, .text = &text[0]},
+                                {.prompt = prompt, .n = 2500, .max_new = 2, .text = &text[1]},
+                                {.prompt = prompt, .n = 7, .max_new = 0, .text = &text[2]}};
     struct generate_call c = {.tok = tok, .seq = q, .n_seq = 3, .eos = eos, .n_eos = 1, .step = &step};
     T_EQ(arena_open(&step, "step", (size_t)1 << 28), ERR_OK);
     feeds = largest_feed = 0;
-    T_EQ(generate_greedy(&c), ERR_OK);
+    T_EQ(generate_run(&c), ERR_OK);
     T_STR(buf_text(&text[0]), "one two three");
     T_EQ(q[0].made, script_ids.n + 1); /* EOS counts */
     T_EQ(q[1].made, 2);
     T_EQ(q[2].made, 0);
     T_CHECK(feeds >= 3 && largest_feed <= GENERATE_CHUNK + 3); /* 3000 tokens go in chunks */
     q[1].n = 0;
-    T_EQ(generate_greedy(&c), ERR_ARG);
+    T_EQ(generate_run(&c), ERR_ARG);
     err_clear();
     T_EQ(caches, 0);
     for (int i = 0; i < 3; i++)
@@ -478,8 +489,8 @@ static void answers_are_scored_and_truncation_is_recorded(void)
         buf_free(&text[i]);
     }
     int scores = t->score(set, acc, NULL, 1, s);
-    T_CHECK(scores == 9 && s[0].value >= 0 && s[0].value < 100);
-    T_EQ(t->compare(set, &(struct task_pair){acc, acc}, NULL, 1, s), 9);
+    T_CHECK(scores >= 9 && scores <= TASK_SCORES && s[0].value >= 0 && s[0].value < 100);
+    T_CHECK(t->compare(set, &(struct task_pair){acc, acc}, NULL, 1, s) >= 9);
     T_CHECK(s[0].value == 0 && s[0].lo == 0 && s[1].hi == 0); /* a method against itself */
     t->close(set);
     env.length = 400;
