@@ -103,6 +103,7 @@ check test: tests
 	@tests/plan.sh $(B) | tests/run.sh
 
 bench: all $(BENCH)
+	@$(B)/asterism bench
 	@for b in $(BENCH); do echo "== $$b"; OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive} $$b || exit 1; done
 
 # clang through Open MPI's wrapper, in a build folder of its own. What it finds stands in build/fuzz as crash-*.

@@ -52,7 +52,8 @@ may src/task        base cfg comm io text model
 may src/sched       base cfg comm io text attn model task kernels
 may src/train       base cfg tensor comm io text attn model task kernels
 may src/report      base io
-may src/app         base cfg tensor comm io text attn model task train sched report kernels build_info.h
+may src/bench       base comm io attn model kernels
+may src/app         base cfg tensor comm io text attn model task train sched report bench kernels build_info.h
 
 # Libraries behind our own headers: these four in .c files only.
 for h in hdf5.h libconfig.h cblas.h jansson.h; do

@@ -15,7 +15,7 @@ static int run(int argc, char **argv);
 const struct app_command app_random_model = {
     .name = "random-model",
     .brief = "write a checkpoint of any shape with random weights, to measure speed and memory",
-    .usage = "usage: asterism random-model [--preset 125m | 1.1b] [SHAPE] [OPTIONS] -o DIR\n"
+    .usage = "usage: asterism random-model [--preset 125m | 1.1b | tiny] [SHAPE] [OPTIONS] -o DIR\n"
              "       asterism random-model --like MODEL [OPTIONS] -o DIR\n\n"
              "Writes config.json and safetensors as Hugging Face does. Norms are 1, biases 0, other weights near-normal with\n"
              "deviation 0.02; the same seed gives the same file. Scores of such a model mean nothing, its speed does.\n\n"
@@ -34,34 +34,6 @@ const struct app_command app_random_model = {
              "  --tokenizer DIR   copy the tokenizer's files from there\n",
     .run = run,
 };
-
-struct preset {
-    const char *name;
-    struct random_shape shape;
-};
-
-static const struct preset presets[] = {
-    {"125m", {.hidden = 768, .layers = 12, .heads = 12, .mlp = 2048, .vocab = 32000, .positions = 131072, .rope_theta = 10000}},
-    {"1.1b",
-     {.hidden = 2048,
-      .layers = 22,
-      .heads = 32,
-      .kv_heads = 4,
-      .mlp = 5632,
-      .vocab = 32000,
-      .positions = 131072,
-      .rope_theta = 10000}},
-};
-
-static int set_preset(struct random_ckpt *r, const char *name)
-{
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
-        if (strcmp(presets[i].name, name) == 0) {
-            r->shape = presets[i].shape;
-            return ERR_OK;
-        }
-    return err_set(ERR_ARG, "--preset %s: there are 125m and 1.1b", name);
-}
 
 static int set_dtype(struct random_ckpt *r, const char *name)
 {
@@ -114,7 +86,7 @@ static int set(struct random_ckpt *r, const char *option, const char *value)
         return rc;
     }
     if (strcmp(option, "--preset") == 0)
-        return set_preset(r, value);
+        return random_preset(&r->shape, value);
     if (strcmp(option, "--dtype") == 0)
         return set_dtype(r, value);
     if (strcmp(option, "--arch") == 0)
@@ -144,11 +116,12 @@ static int finish_shape(struct random_shape *s)
 
 static int run(int argc, char **argv)
 {
-    struct random_ckpt r = {.shape = presets[0].shape, .dtype = ST_OTHER, .seed = 1, .shards = 1};
+    struct random_ckpt r = {.dtype = ST_OTHER, .seed = 1, .shards = 1};
     double start = timer_now();
     int64_t params = 0;
     size_t bytes = 0;
     char size[32], time[32];
+    AST_ASSERT(random_preset(&r.shape, "125m") == ERR_OK);
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--tied") == 0) {
             r.shape.tied = true;

@@ -56,6 +56,33 @@ static void add(struct list *l, enum st_dtype dtype, int64_t layer, const char *
         snprintf(l->name[l->n - 1], NAME, "model.layers.%lld.%s", (long long)layer, name);
 }
 
+static const struct {
+    const char *name;
+    struct random_shape shape;
+} presets[] = {
+    {"125m", {.hidden = 768, .layers = 12, .heads = 12, .mlp = 2048, .vocab = 32000, .positions = 131072, .rope_theta = 10000}},
+    {"1.1b",
+     {.hidden = 2048,
+      .layers = 22,
+      .heads = 32,
+      .kv_heads = 4,
+      .mlp = 5632,
+      .vocab = 32000,
+      .positions = 131072,
+      .rope_theta = 10000}},
+    {"tiny", {.hidden = 128, .layers = 2, .heads = 4, .mlp = 256, .vocab = 512, .positions = 131072, .rope_theta = 10000}},
+};
+
+int random_preset(struct random_shape *out, const char *name)
+{
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (strcmp(presets[i].name, name) == 0) {
+            *out = presets[i].shape;
+            return ERR_OK;
+        }
+    return err_set(ERR_ARG, "--preset %s: there are 125m, 1.1b and tiny", name);
+}
+
 int random_check(const struct random_shape *s)
 {
     if (s->heads % s->kv_heads)

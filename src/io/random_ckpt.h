@@ -24,6 +24,9 @@ struct random_ckpt {
     int64_t shards;
 };
 
+/* Shapes by name: "125m", "1.1b" and "tiny", for smoke tests. ERR_ARG lists them. */
+int random_preset(struct random_shape *out, const char *name);
+
 /* heads * head_dim and the like fit together, sizes are sane. ERR_ARG. */
 int random_check(const struct random_shape *s);
 

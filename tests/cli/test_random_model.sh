@@ -38,7 +38,7 @@ make_one >/dev/null
 check "without -o the exit code is that of a usage error" 2 $?
 has "a shape that cannot be is refused" "cannot share 3 key-value heads" "$(make_one --kv-heads 3 -o "$dir/x")"
 has "a wrong number is refused" "--layers two: a whole number" "$(make_one --layers two -o "$dir/x")"
-has "a wrong preset is refused" "there are 125m and 1.1b" "$(make_one --preset 7b -o "$dir/x")"
+has "a wrong preset is refused" "there are 125m, 1.1b and tiny" "$(make_one --preset 7b -o "$dir/x")"
 has "an unknown option is refused" "unknown option '--size'" "$(make_one --size 3 -o "$dir/x")"
 check "nothing was written for what was refused" no "$([ -e "$dir/x" ] && echo yes || echo no)"
 echo "1..$((passed + failed))"

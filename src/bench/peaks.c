@@ -1,0 +1,50 @@
+/* The limits themselves: operations in registers, reads by working-set size. */
+#include "bench/bench.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "base/err.h"
+#include "kernels/linear.h"
+
+static int peak_row(struct bench *b, enum kern_dtype t, int threads)
+{
+    double x[BENCH_ROUNDS];
+    struct bench_row r = {.part = "peak", .unit = "FLOP/s"};
+    kern_threads(threads);
+    for (int i = 0; i < b->o.rounds; i++)
+        x[i] = bench_peak(b, t, 0.03);
+    kern_threads(b->o.threads);
+    r.rate = bench_median(x, b->o.rounds);
+    snprintf(r.name, sizeof r.name, "%s, %d thread%s a rank", t == KERN_F32 ? "f32 multiply-adds" : "bf16 dot products", threads,
+             threads > 1 ? "s" : "");
+    return bench_add(b, &r);
+}
+
+/* each: bytes of one thread's part */
+static int read_row(struct bench *b, double each)
+{
+    double x[BENCH_ROUNDS], set = fmin(each * b->o.threads, (double)b->buffer_bytes);
+    struct bench_row r = {.part = "peak", .unit = "byte/s"};
+    char size[32];
+    for (int i = 0; i < b->o.rounds; i++)
+        x[i] = bench_read(b, set, 0.03);
+    r.rate = bench_median(x, b->o.rounds);
+    log_bytes(each, size, sizeof size);
+    snprintf(r.name, sizeof r.name, "read, %s a thread, %d thread%s a rank", size, b->o.threads, b->o.threads > 1 ? "s" : "");
+    return bench_add(b, &r);
+}
+
+int bench_peaks(struct bench *b)
+{
+    int rc = ERR_OK;
+    for (int t = KERN_F32; !rc && t <= KERN_BF16; t++) {
+        rc = peak_row(b, (enum kern_dtype)t, 1);
+        if (!rc && b->o.threads > 1)
+            rc = peak_row(b, (enum kern_dtype)t, b->o.threads);
+    }
+    double most = (double)b->buffer_bytes / b->o.threads;
+    for (double each = 16384; !rc && each < 2 * most; each *= 4)
+        rc = read_row(b, fmin(each, most));
+    return rc;
+}
