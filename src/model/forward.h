@@ -29,4 +29,9 @@ int forward_run(struct forward *f, struct arena *step);
 /* cached: keys and values are kept elsewhere. x is counted in. */
 size_t forward_bytes(const struct model *m, int64_t tokens, int64_t longest, bool cached);
 
+/* Before a pass: tokens within the vocabulary, positions within what is learned and what the caches take (ERR_ARG); *longest
+ * as above. Room in the arena (ERR_NOMEM). Local. */
+int model_check_batch(const struct model *m, const struct model_batch *b, struct model_cache *const *cache, int64_t *longest);
+int model_check_room(const struct arena *step, size_t need);
+
 #endif

@@ -8,18 +8,30 @@
 #include "base/timer.h"
 #include "comm/comm.h"
 
-enum { ROWS = 128, COLS = 2048 }; /* of a chunk: 1 MiB of logits, which stays in the second-level cache */
+enum { ROWS = HEAD_ROWS, COLS = HEAD_COLS };
 
 struct room {
-    float *xn;         /* (ROWS, D) */
-    float *y;          /* (ROWS, COLS) */
-    float *max, *best; /* (ROWS,) running maximum; logit of the best so far */
-    double *sum;       /* (ROWS,) of exp(logit - max) */
-    double *target;    /* (ROWS,) logit of the target, 0 on ranks that do not hold it */
-    double *id;        /* (ROWS,) the best's token */
-    int64_t *row;      /* (ROWS,) */
+    float *xn; /* (ROWS, D) */
+    float *y;  /* (ROWS, COLS) */
+    struct head_side side;
+    int64_t *row; /* (ROWS,) */
     void *scratch;
 };
+
+size_t head_side_bytes(void)
+{
+    return 2 * arena_bytes(ROWS, sizeof(float)) + 3 * arena_bytes(ROWS, sizeof(double));
+}
+
+int head_side_open(struct head_side *s, struct arena *step)
+{
+    s->max = ARENA_NEW(step, ROWS, float);
+    s->best = ARENA_NEW(step, ROWS, float);
+    s->sum = ARENA_NEW(step, ROWS, double);
+    s->target = ARENA_NEW(step, ROWS, double);
+    s->id = ARENA_NEW(step, ROWS, double);
+    return s->max && s->best && s->sum && s->target && s->id ? ERR_OK : ERR_NOMEM;
+}
 
 static size_t scratch_bytes(const struct model *m)
 {
@@ -28,72 +40,65 @@ static size_t scratch_bytes(const struct model *m)
 
 size_t head_bytes(const struct model *m)
 {
-    return arena_bytes(ROWS * m->shape.hidden, sizeof(float)) + arena_bytes(ROWS * COLS, sizeof(float)) +
-           2 * arena_bytes(ROWS, sizeof(float)) + 3 * arena_bytes(ROWS, sizeof(double)) + arena_bytes(ROWS, sizeof(int64_t)) +
-           arena_bytes((int64_t)scratch_bytes(m), 1);
+    return arena_bytes(ROWS * m->shape.hidden, sizeof(float)) + arena_bytes(ROWS * COLS, sizeof(float)) + head_side_bytes() +
+           arena_bytes(ROWS, sizeof(int64_t)) + arena_bytes((int64_t)scratch_bytes(m), 1);
 }
 
 static int room_open(struct room *r, const struct model *m, struct arena *step)
 {
     r->xn = ARENA_NEW(step, ROWS * m->shape.hidden, float);
     r->y = ARENA_NEW(step, ROWS * COLS, float);
-    r->max = ARENA_NEW(step, ROWS, float);
-    r->best = ARENA_NEW(step, ROWS, float);
-    r->sum = ARENA_NEW(step, ROWS, double);
-    r->target = ARENA_NEW(step, ROWS, double);
-    r->id = ARENA_NEW(step, ROWS, double);
     r->row = ARENA_NEW(step, ROWS, int64_t);
     r->scratch = arena_alloc(step, (int64_t)scratch_bytes(m), 1);
-    return r->xn && r->y && r->max && r->best && r->sum && r->target && r->id && r->row && r->scratch ? ERR_OK : ERR_NOMEM;
+    return head_side_open(&r->side, step) || !r->xn || !r->y || !r->row || !r->scratch ? ERR_NOMEM : ERR_OK;
 }
 
-static void norm_rows(const struct model *m, const struct room *r, const float *x, const int64_t *row, int64_t n)
+void head_norm(const struct model *m, const float *x, const int64_t *row, int64_t n, float *y)
 {
     int64_t hidden = m->shape.hidden;
     float eps = (float)m->shape.eps;
 #pragma omp parallel for if (n * hidden > 1 << 15)
     for (int64_t i = 0; i < n; i++) {
         if (m->shape.norm == MODEL_RMSNORM)
-            m->kern->rms_norm(r->xn + i * hidden, x + row[i] * hidden, m->norm_w, hidden, eps);
+            m->kern->rms_norm(y + i * hidden, x + row[i] * hidden, m->norm_w, hidden, eps);
         else
-            m->kern->layer_norm(r->xn + i * hidden, x + row[i] * hidden, m->norm_w, m->norm_b, hidden, eps);
+            m->kern->layer_norm(y + i * hidden, x + row[i] * hidden, m->norm_w, m->norm_b, hidden, eps);
     }
 }
 
-/* Folds the logits of the tokens first .. first+cols-1 (model-wide numbers) into the running values of n rows. */
-static void fold(const struct model *m, const struct room *r, const int32_t *target, int64_t n, struct model_range part)
+void head_chunk(const struct model *m, const float *xn, int64_t n, struct model_range part, float *y, void *scratch)
 {
-#pragma omp parallel for if (n > 1)
+    struct kern_linear lin = {.w = &m->head,
+                              .r0 = part.first,
+                              .r1 = part.first + part.n,
+                              .x = xn,
+                              .m = n,
+                              .ldx = m->shape.hidden,
+                              .y = y,
+                              .ldy = COLS,
+                              .scratch = scratch};
+    kern_linear(m->kern, &lin);
+}
+
+void head_side_begin(const struct head_side *s, int64_t n)
+{
     for (int64_t i = 0; i < n; i++) {
-        const float *y = r->y + i * COLS;
-        int64_t best = m->kern->argmax(y, part.n), t = target[r->row[i]] - part.first;
-        m->kern->lse_update(y, part.n, &r->max[i], &r->sum[i]);
-        if (t >= 0 && t < part.n)
-            r->target[i] = (double)y[t];
-        if (best >= 0 && y[best] > r->best[i]) { /* chunks ascend: a tie keeps the lower token */
-            r->best[i] = y[best];
-            r->id[i] = (double)(part.first + best);
-        }
+        s->max[i] = s->best[i] = -INFINITY;
+        s->sum[i] = s->target[i] = s->id[i] = 0;
     }
 }
 
-/* The group's values from each rank's part of the vocabulary. */
-static void join(const struct model *m, const struct room *r, int64_t n)
+void head_side_fold(const struct model *m, const struct head_side *s, int64_t i, const float *y, int64_t target,
+                    struct model_range part)
 {
-    float mine[ROWS];
-    memcpy(mine, r->max, (size_t)n * sizeof(float));
-    comm_max_f32(m->group, r->max, n);
-    for (int64_t i = 0; i < n; i++)
-        r->sum[i] = mine[i] == -INFINITY ? 0 : r->sum[i] * exp((double)mine[i] - (double)r->max[i]);
-    comm_sum_f64(m->group, r->sum, n);
-    comm_sum_f64(m->group, r->target, n);
-    memcpy(mine, r->best, (size_t)n * sizeof(float));
-    comm_max_f32(m->group, r->best, n);
-    for (int64_t i = 0; i < n; i++)
-        r->id[i] = mine[i] == r->best[i] ? -r->id[i] : -(double)INFINITY;
-    comm_max_f64(m->group, r->id, n); /* the lowest token among equals */
-    for (int64_t i = 0; i < n; i++)
-        r->id[i] = -r->id[i];
+    int64_t best = m->kern->argmax(y, part.n), t = target - part.first;
+    m->kern->lse_update(y, part.n, &s->max[i], &s->sum[i]);
+    if (t >= 0 && t < part.n)
+        s->target[i] = (double)y[t];
+    if (best >= 0 && y[best] > s->best[i]) { /* chunks ascend: a tie keeps the lower token */
+        s->best[i] = y[best];
+        s->id[i] = (double)(part.first + best);
+    }
 }
 
 /* Seconds inside MPI; the head's own clock runs on meanwhile. */
@@ -105,36 +110,59 @@ static void count_comm(struct timer *timer, double s)
     timer->s[TIMER_HEAD] -= s;
 }
 
+void head_side_join(const struct model *m, const struct head_side *s, int64_t n, struct timer *timer)
+{
+    float mine[ROWS];
+    double t0 = timer_now();
+    memcpy(mine, s->max, (size_t)n * sizeof(float));
+    comm_max_f32(m->group, s->max, n);
+    for (int64_t i = 0; i < n; i++)
+        s->sum[i] = mine[i] == -INFINITY ? 0 : s->sum[i] * exp((double)mine[i] - (double)s->max[i]);
+    comm_sum_f64(m->group, s->sum, n);
+    comm_sum_f64(m->group, s->target, n);
+    memcpy(mine, s->best, (size_t)n * sizeof(float));
+    comm_max_f32(m->group, s->best, n);
+    for (int64_t i = 0; i < n; i++)
+        s->id[i] = mine[i] == s->best[i] ? -s->id[i] : -(double)INFINITY;
+    comm_max_f64(m->group, s->id, n); /* the lowest token among equals */
+    for (int64_t i = 0; i < n; i++)
+        s->id[i] = -s->id[i];
+    count_comm(timer, timer_now() - t0);
+}
+
+double head_side_nll(const struct head_side *s, int64_t i)
+{
+    return (double)s->max[i] + log(s->sum[i]) - s->target[i];
+}
+
+int64_t head_pick(const struct model_batch *b, int64_t *t, int64_t row[HEAD_ROWS])
+{
+    int64_t n = 0;
+    for (; *t < b->at[b->n_seq] && n < ROWS; ++*t)
+        if (b->target[*t] >= 0)
+            row[n++] = *t;
+    return n;
+}
+
 static void score_rows(const struct model *m, const struct room *r, const struct model_batch *b, struct model_out *out, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        r->max[i] = r->best[i] = -INFINITY;
-        r->sum[i] = r->target[i] = r->id[i] = 0;
-    }
+    const struct head_side *s = &r->side;
+    head_side_begin(s, n);
     for (int64_t v = 0; v < m->cut.vocab.n; v += COLS) {
-        int64_t cols = m->cut.vocab.n - v < COLS ? m->cut.vocab.n - v : COLS;
-        struct kern_linear lin = {.w = &m->head,
-                                  .r0 = v,
-                                  .r1 = v + cols,
-                                  .x = r->xn,
-                                  .m = n,
-                                  .ldx = m->shape.hidden,
-                                  .y = r->y,
-                                  .ldy = COLS,
-                                  .scratch = r->scratch};
-        kern_linear(m->kern, &lin);
-        fold(m, r, b->target, n, (struct model_range){m->cut.vocab.first + v, cols});
+        struct model_range part = {v, m->cut.vocab.n - v < COLS ? m->cut.vocab.n - v : COLS};
+        head_chunk(m, r->xn, n, part, r->y, r->scratch);
+        part.first += m->cut.vocab.first; /* model-wide from here */
+#pragma omp parallel for if (n > 1)
+        for (int64_t i = 0; i < n; i++)
+            head_side_fold(m, s, i, r->y + i * COLS, b->target[r->row[i]], part);
     }
-    if (m->cut.sums) {
-        double t0 = timer_now();
-        join(m, r, n);
-        count_comm(out->timer, timer_now() - t0);
-    }
+    if (m->cut.sums)
+        head_side_join(m, s, n, out->timer);
     for (int64_t i = 0; i < n; i++) {
         if (out->nll)
-            out->nll[r->row[i]] = (float)((double)r->max[i] + log(r->sum[i]) - r->target[i]);
+            out->nll[r->row[i]] = (float)head_side_nll(s, i);
         if (out->top1)
-            out->top1[r->row[i]] = (int32_t)r->id[i];
+            out->top1[r->row[i]] = (int32_t)s->id[i];
     }
 }
 
@@ -149,15 +177,11 @@ int head_score(const struct model *m, const float *x, const struct model_batch *
     int rc = room_open(&r, m, step);
     if (rc)
         return rc;
-    for (int64_t t = 0; t < tokens;) {
-        int64_t n = 0;
-        for (; t < tokens && n < ROWS; t++) {
-            if (b->target[t] >= 0)
-                r.row[n++] = t;
-            else if (out->nll)
-                out->nll[t] = 0;
-        }
-        norm_rows(m, &r, x, r.row, n);
+    if (out->nll)
+        memset(out->nll, 0, (size_t)tokens * sizeof *out->nll);
+    for (int64_t t = 0, n; t < tokens;) {
+        n = head_pick(b, &t, r.row);
+        head_norm(m, x, r.row, n, r.xn);
         if (n)
             score_rows(m, &r, b, out, n);
     }
@@ -180,7 +204,7 @@ int head_logits(const struct model *m, const float *x, const int64_t *row, int64
     for (int64_t i = 0; i < n; i += ROWS) {
         int64_t rows = n - i < ROWS ? n - i : ROWS;
         float *y = logits + i * vocab;
-        norm_rows(m, &r, x, row + i, rows);
+        head_norm(m, x, row + i, rows, r.xn);
         if (m->cut.sums)
             memset(y, 0, (size_t)(rows * vocab) * sizeof(float));
         struct kern_linear lin = {.w = &m->head,

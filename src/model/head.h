@@ -15,4 +15,30 @@ int head_logits(const struct model *m, const float *x, const int64_t *row, int64
 
 size_t head_bytes(const struct model *m);
 
+/* ---- its parts, for comparing two residual streams (agree.c) ---- */
+
+enum { HEAD_ROWS = 128, HEAD_COLS = 2048 }; /* of a chunk: 1 MiB of logits, which stays in the second-level cache */
+
+struct head_side {     /* running values of the rows of a chunk, (HEAD_ROWS,) each, while the vocabulary passes by */
+    float *max, *best; /* maximum; logit of the best so far */
+    double *sum;       /* of exp(logit - max) */
+    double *target;    /* logit of the target, 0 on ranks that do not hold it */
+    double *id;        /* the best's token */
+};
+size_t head_side_bytes(void);
+int head_side_open(struct head_side *s, struct arena *step);
+void head_side_begin(const struct head_side *s, int64_t n);
+/* Row i: the logits y (part.n,) of the tokens part.first ..., model-wide numbers. */
+void head_side_fold(const struct model *m, const struct head_side *s, int64_t i, const float *y, int64_t target,
+                    struct model_range part);
+/* The group's values; collective. Its seconds move from the head's to MPI's phase. */
+void head_side_join(const struct model *m, const struct head_side *s, int64_t n, struct timer *timer);
+double head_side_nll(const struct head_side *s, int64_t i); /* of the target, in nats */
+
+/* Rows row[0 .. n-1] of x through the final norm; logits (n, HEAD_COLS) of a part of this rank's vocabulary; the next
+ * rows with a target from *t on, which is moved. */
+void head_norm(const struct model *m, const float *x, const int64_t *row, int64_t n, float *y);
+void head_chunk(const struct model *m, const float *xn, int64_t n, struct model_range part, float *y, void *scratch);
+int64_t head_pick(const struct model_batch *b, int64_t *t, int64_t row[HEAD_ROWS]);
+
 #endif

@@ -275,8 +275,7 @@ size_t model_feed_bytes(const struct model *m, int64_t tokens, int64_t longest, 
     return forward_bytes(m, tokens, longest, true) + head_bytes(m) + arena_bytes(n_seq, sizeof(int64_t));
 }
 
-/* Tokens within the vocabulary, positions within what is learned. */
-static int check_batch(const struct model *m, const struct model_batch *b, struct model_cache *const *cache, int64_t *longest)
+int model_check_batch(const struct model *m, const struct model_batch *b, struct model_cache *const *cache, int64_t *longest)
 {
     *longest = 0;
     for (int64_t s = 0; s < b->n_seq; s++) {
@@ -299,7 +298,7 @@ static int check_batch(const struct model *m, const struct model_batch *b, struc
     return ERR_OK;
 }
 
-static int check_room(const struct arena *step, size_t need)
+int model_check_room(const struct arena *step, size_t need)
 {
     if (step->cap - step->used < need)
         return err_set(ERR_NOMEM, "arena %s: a step needs %zu bytes, %zu are free", step->name, need, step->cap - step->used);
@@ -309,9 +308,9 @@ static int check_room(const struct arena *step, size_t need)
 int model_score(struct model *m, const struct model_batch *b, struct model_out *out, struct arena *step)
 {
     int64_t longest, tokens = b->at[b->n_seq];
-    int rc = check_batch(m, b, NULL, &longest);
+    int rc = model_check_batch(m, b, NULL, &longest);
     if (!rc && tokens > 0)
-        rc = check_room(step, model_score_bytes(m, tokens, longest, b->n_seq));
+        rc = model_check_room(step, model_score_bytes(m, tokens, longest, b->n_seq));
     rc = comm_agree(m->group, rc);
     if (rc || tokens == 0)
         return rc;
@@ -331,9 +330,9 @@ int model_advance(struct model *m, struct model_cache *const *cache, const struc
                   struct arena *step)
 {
     int64_t longest;
-    int rc = check_batch(m, b, cache, &longest);
+    int rc = model_check_batch(m, b, cache, &longest);
     if (!rc && b->n_seq > 0)
-        rc = check_room(step, model_feed_bytes(m, b->at[b->n_seq], longest, b->n_seq));
+        rc = model_check_room(step, model_feed_bytes(m, b->at[b->n_seq], longest, b->n_seq));
     rc = comm_agree(m->group, rc);
     if (rc || b->n_seq == 0)
         return rc;

@@ -82,6 +82,21 @@ struct model_out {            /* every pointer may be NULL: not wanted */
 int model_score(struct model *m, const struct model_batch *b, struct model_out *out, struct arena *step);
 size_t model_score_bytes(const struct model *m, int64_t tokens, int64_t longest, int64_t n_seq);
 
+/* The method that is set against dense attention on the same batch: scores it twice and compares the two distributions
+ * (p dense, q the method's) of each token that has a target. Tokens without one keep what the arrays held.
+ *   source   kl = sum p (ln p - ln q) = E_p[l_p - l_q] - lse_p + lse_q, in chunks of rows and of the vocabulary: no (tokens,
+ *            vocab) matrix of either */
+struct model_agree {
+    float *nll, *dense_nll;     /* (tokens,) -ln q(target), -ln p(target) */
+    int32_t *top1, *dense_top1; /* (tokens,) */
+    float *kl;                  /* (tokens,) in nats, >= 0 */
+    struct timer *timer;        /* as in model_out, or NULL; both passes */
+    struct attn_stats *stats;   /* of the method's pass alone, or NULL */
+};
+/* Collective over the group; the method stays set. With dense set there is one pass, and kl is 0. */
+int model_compare(struct model *m, const struct model_batch *b, struct model_agree *out, struct arena *step);
+size_t model_compare_bytes(const struct model *m, int64_t tokens, int64_t longest, int64_t n_seq);
+
 /* KV cache of one sequence in every layer, for generation. */
 struct model_cache;
 int model_cache_open(struct model_cache **out, struct model *m, int64_t max_tokens); /* ERR_NOMEM */
