@@ -332,6 +332,7 @@ void h5_strings(struct h5 *f, const char *path, const char *const *v, int64_t n,
     }
     H5Tclose(type);
     free(all);
+    h5_attr_text(f, path, "units", "1");
     if (about)
         h5_attr_text(f, path, "long_name", about);
 }

@@ -2,6 +2,7 @@
 #include "io/h5_read.h"
 
 #include <hdf5.h>
+#include <hdf5_hl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +94,24 @@ bool h5_has_attr(const struct h5_reader *r, const char *object, const char *name
 }
 
 /* ---- datasets ---- */
+
+bool h5_is_scale(const struct h5_reader *r, const char *path)
+{
+    hid_t d = H5Dopen2(r->file, path, H5P_DEFAULT);
+    bool is = d >= 0 && H5DSis_scale(d) > 0;
+    if (d >= 0)
+        H5Dclose(d);
+    return is;
+}
+
+int h5_scales_of(const struct h5_reader *r, const char *path, int dim)
+{
+    hid_t d = H5Dopen2(r->file, path, H5P_DEFAULT);
+    int n = d >= 0 ? H5DSget_num_scales(d, (unsigned)dim) : -1;
+    if (d >= 0)
+        H5Dclose(d);
+    return n;
+}
 
 static enum h5_class class_of(hid_t type)
 {

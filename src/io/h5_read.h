@@ -29,6 +29,10 @@ struct h5_info {
 };
 int h5_info(const struct h5_reader *r, const char *path, struct h5_info *out);
 
+/* Is the dataset a dimension scale itself? And how many scales are attached to its dimension dim; -1: no such dataset. */
+bool h5_is_scale(const struct h5_reader *r, const char *path);
+int h5_scales_of(const struct h5_reader *r, const char *path, int dim);
+
 /* The whole dataset in row-major order, numbers converted; the caller frees *out. n may be NULL.
  * ERR_IO absent or unreadable; ERR_FORMAT not numbers; ERR_NOMEM more than memory holds. */
 int h5_read_i64(const struct h5_reader *r, const char *path, int64_t **out, int64_t *n);

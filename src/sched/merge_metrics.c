@@ -52,25 +52,26 @@ static void fill_metrics(const struct merge_out *o, struct metrics *m)
 
 static void write_metric_columns(struct merge_out *o, const struct metrics *m)
 {
+    static const char *const by_row = "each row's own: see unit";
     h5_group(o->f, "/metrics");
-    merge_numbers(o, "/metrics/row", H5_I32, m->row, m->n, "1", NULL);
+    merge_numbers(o, "/metrics/row", H5_I32, m->row, m->n, "1", "cell after cell, a task's metrics in its own order");
     h5_scale(o->f, "/metrics/row", "row");
     merge_numbers(o, "/metrics/cell", H5_I32, m->cell, m->n, "1", "row of /cells");
     merge_names(o, "/metrics/model", m->cell, m->n, MERGE_MODEL);
     merge_names(o, "/metrics/method", m->cell, m->n, MERGE_METHOD);
     merge_names(o, "/metrics/task", m->cell, m->n, MERGE_TASK);
     merge_numbers(o, "/metrics/length", H5_I64, m->length, m->n, "token", "sequence length");
-    h5_strings(o->f, "/metrics/metric", m->name, m->n, NULL);
-    h5_strings(o->f, "/metrics/unit", m->unit, m->n, "of value");
-    merge_numbers(o, "/metrics/value", H5_F64, m->value, m->n, NULL, NULL);
-    merge_numbers(o, "/metrics/ci_lo", H5_F64, m->lo, m->n, NULL, "95 % interval; NaN: none");
-    merge_numbers(o, "/metrics/ci_hi", H5_F64, m->hi, m->n, NULL, "95 % interval; NaN: none");
-    merge_numbers(o, "/metrics/minus_dense", H5_F64, m->diff, m->n, NULL,
+    h5_strings(o->f, "/metrics/metric", m->name, m->n, "what is measured");
+    h5_strings(o->f, "/metrics/unit", m->unit, m->n, "unit of value, its interval and its difference");
+    merge_numbers(o, "/metrics/value", H5_F64, m->value, m->n, by_row, "score over all samples of the cell");
+    merge_numbers(o, "/metrics/ci_lo", H5_F64, m->lo, m->n, by_row, "95 % interval; NaN: none");
+    merge_numbers(o, "/metrics/ci_hi", H5_F64, m->hi, m->n, by_row, "95 % interval; NaN: none");
+    merge_numbers(o, "/metrics/minus_dense", H5_F64, m->diff, m->n, by_row,
                   "value minus dense attention's on the same samples; NaN: none");
-    merge_numbers(o, "/metrics/minus_dense_lo", H5_F64, m->diff_lo, m->n, NULL, "95 % interval of the paired difference");
-    merge_numbers(o, "/metrics/minus_dense_hi", H5_F64, m->diff_hi, m->n, NULL, "95 % interval of the paired difference");
+    merge_numbers(o, "/metrics/minus_dense_lo", H5_F64, m->diff_lo, m->n, by_row, "95 % interval of the paired difference");
+    merge_numbers(o, "/metrics/minus_dense_hi", H5_F64, m->diff_hi, m->n, by_row, "95 % interval of the paired difference");
     merge_numbers(o, "/metrics/n", H5_I64, m->count, m->n, "1", "samples");
-    merge_numbers(o, "/metrics/higher_is_better", H5_U8, m->higher, m->n, "1", NULL);
+    merge_numbers(o, "/metrics/higher_is_better", H5_U8, m->higher, m->n, "1", "1: a larger value is better, 0: a smaller one");
     static const char *const column[] = {"cell",        "model",          "method",         "task",  "length",
                                          "metric",      "unit",           "value",          "ci_lo", "ci_hi",
                                          "minus_dense", "minus_dense_lo", "minus_dense_hi", "n",     "higher_is_better"};

@@ -32,6 +32,25 @@ void merge_numbers(struct merge_out *o, const char *path, enum h5_type type, con
                        .path = path, .type = type, .rows = n, .count = first ? n : 0, .data = v, .unit = unit, .about = about});
 }
 
+void merge_dimension(struct merge_out *o, const char *path, int64_t n)
+{
+    char scale[224], name[96];
+    bool first = !o->g || o->g->rank == 0;
+    unsigned char *zero = merge_room(n / 8);
+    snprintf(scale, sizeof scale, "%s_dim", path);
+    snprintf(name, sizeof name, "This is a netCDF dimension but not a netCDF variable. %9lld", (long long)n);
+    h5_write(o->f, &(struct h5_column){.path = scale,
+                                       .type = H5_U8,
+                                       .rows = n,
+                                       .count = first ? n : 0,
+                                       .data = zero,
+                                       .unit = "1",
+                                       .about = "names a dimension, holds nothing"});
+    h5_scale(o->f, scale, name);
+    h5_attach(o->f, path, 0, scale);
+    free(zero);
+}
+
 static const char *name_of(const struct work *w, int cell, enum merge_name kind)
 {
     const struct work_cell *c = &w->cell[cell];
@@ -45,9 +64,10 @@ static const char *name_of(const struct work *w, int cell, enum merge_name kind)
 
 void merge_names(struct merge_out *o, const char *path, const int32_t *cell, int64_t n, enum merge_name kind)
 {
+    static const char *const about[] = {"model", "attention method", "task", "protocol of the score"};
     const char **v = merge_room(n);
     for (int64_t k = 0; k < n; k++)
         v[k] = name_of(o->w, cell[k], kind);
-    h5_strings(o->f, path, v, n, NULL);
+    h5_strings(o->f, path, v, n, about[kind]);
     free(v);
 }

@@ -32,6 +32,9 @@ enum merge_name { MERGE_MODEL, MERGE_METHOD, MERGE_TASK, MERGE_SIGNATURE };
 void merge_names(struct merge_out *o, const char *path, const int32_t *cell, int64_t n, enum merge_name kind);
 /* Dimension 0 of folder/column belongs to that scale. */
 void merge_attach(struct merge_out *o, const char *folder, const char *column, const char *scale);
+/* A dimension of n elements without values of its own, for dimension 0 of the dataset at path: PATH_dim, named as netCDF
+ * names such dimensions, so that its readers (xarray) make no variable of it. */
+void merge_dimension(struct merge_out *o, const char *path, int64_t n);
 
 /* The tables. */
 void merge_cells(struct merge_out *o);

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "base/err.h"
@@ -12,6 +13,7 @@
 #include "sched/job.h"
 #include "sched/merge.h"
 #include "sched/work.h"
+#include "task/columns.h"
 
 struct span { /* this rank's rows of a task's table */
     int task;
@@ -91,17 +93,17 @@ static void sample_column(struct merge_out *o, const struct span *s, const char 
                                        .unit = col->unit,
                                        .about = col->about});
     free(data);
-    snprintf(scale, sizeof scale, "%s/row", s->folder);
+    snprintf(scale, sizeof scale, "%s/row", folder);
     h5_attach(o->f, path, 0, scale);
 }
 
-static void sample_rows(struct merge_out *o, const struct span *s)
+static void sample_rows(struct merge_out *o, const struct span *s, const char *folder)
 {
-    char path[128];
+    char path[192];
     int64_t *row = merge_room(s->count);
     for (int64_t i = 0; i < s->count; i++)
         row[i] = s->first + i;
-    snprintf(path, sizeof path, "%s/row", s->folder);
+    snprintf(path, sizeof path, "%s/row", folder);
     h5_write(o->f, &(struct h5_column){.path = path,
                                        .type = H5_I64,
                                        .rows = s->rows,
@@ -120,7 +122,7 @@ static void sample_texts(struct merge_out *o, const struct span *s, const char *
     int ranks = o->g ? o->g->size : 1, me = o->g ? o->g->rank : 0;
     int64_t *bytes = merge_room(ranks), *end = merge_room(s->count), first = 0, total = 0, n = 0;
     struct buf all = {0};
-    char path[192];
+    char path[192], scale[128];
     for (int k = 0; k < o->x->n_cells; k++) {
         const struct gather_cell *c = &o->x->cell[k];
         for (int64_t i = 0; o->w->cell[c->cell].task == s->task && i < c->n; i++) {
@@ -138,20 +140,37 @@ static void sample_texts(struct merge_out *o, const struct span *s, const char *
     for (int64_t i = 0; i < n; i++)
         end[i] += first;
     if (total > 0) { /* every rank knows; no empty datasets */
-        struct h5_column text = {
-            .path = path, .type = H5_U8, .rows = total, .first = first, .count = (int64_t)all.len, .data = all.data};
+        struct h5_column text = {.path = path,
+                                 .type = H5_U8,
+                                 .rows = total,
+                                 .first = first,
+                                 .count = (int64_t)all.len,
+                                 .data = all.data,
+                                 .unit = "byte"};
         struct h5_column ends = {
             .path = path, .type = H5_I64, .rows = s->rows, .first = s->first, .count = s->count, .data = end, .unit = "byte"};
         text.about = "UTF-8 bytes of all rows";
         ends.about = "where the row's bytes end; they begin where the row before ends";
         snprintf(path, sizeof path, "%s/%s", s->folder, name);
         h5_write(o->f, &text);
+        merge_dimension(o, path, total);
         snprintf(path, sizeof path, "%s/%s_end", s->folder, name);
         h5_write(o->f, &ends);
+        snprintf(scale, sizeof scale, "%s/row", s->folder);
+        h5_attach(o->f, path, 0, scale);
     }
     free(bytes);
     free(end);
     buf_free(&all);
+}
+
+static void task_counter(struct merge_out *o, const struct span *s, const char *name, enum source src, int k)
+{
+    const struct task_column *c = task_column(name);
+    char about[160] = "";
+    if (c) /* "n-grams, n = 3" */
+        snprintf(about, sizeof about, "%s%s", c->about, c->name[strlen(c->name) - 1] == '#' ? name + strlen(c->name) - 1 : "");
+    sample_column(o, s, s->folder, &(struct sample_column){name, c ? c->unit : "1", c ? about : name, src, k});
 }
 
 void merge_samples(struct merge_out *o, int task)
@@ -168,15 +187,16 @@ void merge_samples(struct merge_out *o, int task)
     struct span s = span_of(o, task);
     char timing[128];
     h5_group(o->f, s.folder);
-    sample_rows(o, &s);
+    sample_rows(o, &s, s.folder);
     for (size_t k = 0; k < sizeof fixed / sizeof fixed[0]; k++)
         sample_column(o, &s, s.folder, &fixed[k]);
     for (int k = 0; t->count_name && t->count_name[k]; k++)
-        sample_column(o, &s, s.folder, &(struct sample_column){t->count_name[k], "1", NULL, SRC_COUNT, k});
+        task_counter(o, &s, t->count_name[k], SRC_COUNT, k);
     for (int k = 0; t->sum_name && t->sum_name[k]; k++)
-        sample_column(o, &s, s.folder, &(struct sample_column){t->sum_name[k], "1", NULL, SRC_SUM, k});
+        task_counter(o, &s, t->sum_name[k], SRC_SUM, k);
     sample_texts(o, &s, "text", false);
     sample_texts(o, &s, "reason", true);
     snprintf(timing, sizeof timing, "/timing%s", s.folder);
+    sample_rows(o, &s, timing);
     sample_column(o, &s, timing, &(struct sample_column){"seconds", "s", "its share of its batch's time", SRC_SECONDS, 0});
 }

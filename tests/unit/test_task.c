@@ -8,6 +8,7 @@
 #include "cfg/cfg.h"
 #include "model/model.h"
 #include "task/generate.h"
+#include "task/columns.h"
 #include "task/task.h"
 #include "text/tok.h"
 #include "tests/t.h"
@@ -150,6 +151,14 @@ static const char *write_temp(const char *text, size_t n)
     return path;
 }
 
+/* Columns of the results say what they are. */
+static void explained(const char *task, const char *column)
+{
+    const struct task_column *c = task_column(column);
+    if (!c || !c->unit[0] || !c->about[0])
+        T_FAIL("column %s of task %s is not in task/columns.c", column, task);
+}
+
 static void every_task_is_complete(void)
 {
     for (int i = 0; task_at(i); i++) {
@@ -159,9 +168,9 @@ static void every_task_is_complete(void)
         T_CHECK(t->open && t->close && t->count && t->sample && t->signature && t->run && t->run_bytes && t->score);
         T_CHECK(task_find(t->name) == t);
         while (t->count_name[counts])
-            counts++;
+            explained(t->name, t->count_name[counts++]);
         while (t->sum_name[sums])
-            sums++;
+            explained(t->name, t->sum_name[sums++]);
         T_CHECK(counts > 0 && counts <= TASK_COUNTS && sums <= TASK_SUMS);
     }
     T_CHECK(!task_find("wikitest"));
