@@ -116,4 +116,19 @@ int pattern_open(struct pattern_run *r, struct attn_call *c, const struct patter
 void pattern_attend(struct pattern_run *r, const int32_t *variant, int64_t i, int64_t n);
 void pattern_close(struct pattern_run *r);
 
+/* For the driver's own files: a slot as a store whose block b is kernel block b * step; key number x of the slot in the
+ * coordinates of that store. */
+struct pattern_view {
+    struct kern_kv kv;
+    int64_t step;
+};
+struct pattern_view pattern_view_of(const struct pattern_run *r, const struct pattern_panel *p, int64_t sub);
+int64_t pattern_at_view(const struct pattern_view *v, int64_t x);
+
+/* Every panel that any head and variant may need, in one order, whatever the choice; those of one pattern (strided and
+ * columns, -1: none); the chunk's keys into one panel. */
+void pattern_list_panels(struct pattern_run *r);
+void pattern_panels_of(struct pattern_run *r, const struct pattern *p, int64_t kv_head, int panel[2]);
+void pattern_feed(const struct pattern_run *r, const struct pattern_panel *p);
+
 #endif
