@@ -13,11 +13,11 @@ enum { REPLICATES = 1000 };
 /* One row a unit of the bootstrap: a document or a window. */
 struct units {
     int64_t n;
-    double *col[6]; /* nll, nll2, tokens, top1, words, bytes */
+    double *col[8]; /* nll, nll2, tokens, top1, words, bytes, same, kl */
     double *memory;
     double hf_nll, hf_tokens;
 };
-enum { U_NLL, U_NLL2, U_TOKENS, U_TOP1, U_WORDS, U_BYTES, U_COLS };
+enum { U_NLL, U_NLL2, U_TOKENS, U_TOP1, U_WORDS, U_BYTES, U_SAME, U_KL, U_COLS };
 
 static bool unit_missing(const bool *missing, int64_t begin, int64_t end)
 {
@@ -48,6 +48,8 @@ static int gather(struct units *u, const struct task_set *set, const struct task
             u->col[U_TOP1][u->n] += (double)acc[i].n[PPL_TOP1];
             u->col[U_WORDS][u->n] += (double)acc[i].n[PPL_WORDS];
             u->col[U_BYTES][u->n] += (double)acc[i].n[PPL_BYTES];
+            u->col[U_SAME][u->n] += 100 * (double)acc[i].n[PPL_SAME];
+            u->col[U_KL][u->n] += acc[i].s[PPL_KL];
             u->hf_nll += acc[i].s[PPL_HF_NLL];
             u->hf_tokens += (double)acc[i].n[PPL_HF_TOKENS];
         }
@@ -86,7 +88,7 @@ static int add_ratio(struct scores *s, const struct units *u, const char *name, 
     struct stats_plan plan = {.n = u->n, .replicates = REPLICATES, .seed = s->seed};
     struct stats_result x;
     int rc = stats_bootstrap(&x, &plan, stats_ratio, &r);
-    struct task_score *t = add(s, name, x.value, unit, r.num == u->col[U_TOP1]);
+    struct task_score *t = add(s, name, x.value, unit, r.num == u->col[U_TOP1] || r.num == u->col[U_SAME]);
     t->lo = x.lo;
     t->hi = x.hi;
     return rc;
@@ -170,6 +172,10 @@ int ppl_score(const struct task_set *set, const struct task_acc *acc, const bool
     ratios(&u, set, r);
     for (int i = 0; i < RATIOS && rc == ERR_OK; i++)
         rc = add_ratio(&s, &u, r[i].name, r[i].unit, r[i].ratio);
+    if (rc == ERR_OK && set->compare)
+        rc = add_ratio(&s, &u, "kl_to_dense", "nat", (struct stats_ratio){u.col[U_KL], u.col[U_TOKENS], STATS_PLAIN});
+    if (rc == ERR_OK && set->compare)
+        rc = add_ratio(&s, &u, "top1_agreement", "%", (struct stats_ratio){u.col[U_SAME], u.col[U_TOKENS], STATS_PLAIN});
     add_special(&s, &u, set);
     free(u.memory);
     return rc ? rc : s.n;

@@ -126,6 +126,10 @@ static int add_aliases(struct qa_set *s, const struct json *answer, struct qa_qu
     if (rc == ERR_OK && s->aliases.n == q->alias0 && json_str(value))
         rc = spans_push(&s->aliases, json_str(value), (size_t)json_len(value));
     q->n_aliases = s->aliases.n - q->alias0;
+    if (json_str(value))
+        q->answer = (struct span){json_str(value), (size_t)json_len(value)};
+    else if (q->n_aliases > 0)
+        q->answer = s->aliases.v[q->alias0];
     return rc;
 }
 
@@ -216,7 +220,7 @@ int qa_set_open(struct qa_set **out, const struct qa_files *f, const struct tok 
         rc = add_question(s, json_at(data, i), f, folder);
     if (rc == ERR_OK && s->n == 0)
         rc = err_set(ERR_FORMAT, "%s: there is no question in it", f->data);
-    if (rc == ERR_OK)
+    if (rc == ERR_OK && tok)
         rc = read_docs(s, tok);
     if (rc)
         qa_set_close(s);

@@ -23,6 +23,7 @@ struct qa_doc {
 struct qa_question {
     const char *id;
     struct span text;
+    struct span answer;        /* Answer.Value, else the first alias */
     int64_t alias0, n_aliases; /* in aliases */
     int64_t doc0, n_docs;      /* in doc_of */
 };
@@ -46,7 +47,7 @@ struct qa_files {
 
 /* ERR_IO, ERR_FORMAT: a damaged question file, or not one evidence document there. A single missing or damaged document is
  * kept as an error of its questions. */
-int qa_set_open(struct qa_set **out, const struct qa_files *f, const struct tok *tok);
-void qa_set_close(struct qa_set *s); /* NULL is fine */
+int qa_set_open(struct qa_set **out, const struct qa_files *f, const struct tok *tok); /* tok NULL: documents are not read */
+void qa_set_close(struct qa_set *s);                                                   /* NULL is fine */
 
 #endif

@@ -18,6 +18,7 @@
 #include "base/rng.h"
 #include "cfg/cfg.h"
 #include "model/model.h"
+#include "task/agree.h"
 #include "task/decode.h"
 #include "task/generate.h"
 #include "task/prompt.h"
@@ -30,7 +31,7 @@ struct retrieval_opts {
     struct decode_opts decode; /* first: see DECODE_FIELDS */
     int kind;
     int64_t samples, keys, digits, max_new;
-    bool bos;
+    bool bos, compare;
 };
 
 static const struct cfg_field fields[] = {
@@ -40,14 +41,17 @@ static const struct cfg_field fields[] = {
     CFG_INT(struct retrieval_opts, digits, 5, 1, 9, "digits of a number"),
     CFG_INT(struct retrieval_opts, max_new, 16, 1, 1000, "tokens of an answer at most"),
     CFG_BOOL(struct retrieval_opts, bos, true, "put the model's BOS token in front of the prompt"),
+    CFG_BOOL(struct retrieval_opts, compare, false,
+             "the right answer goes through dense attention and the method: KL, agreement of the most probable token"),
     DECODE_FIELDS,
     CFG_END,
 };
 
 static const char *const kind_names[] = {"needle", "multi-key", "key-value", "variables"};
-static const char *const count_name[] = {"correct", "prompt_tokens", "new_tokens", "depth_percent", NULL};
-static const char *const sum_name[] = {NULL};
-enum { N_CORRECT, N_PROMPT, N_NEW, N_DEPTH };
+static const char *const count_name[] = {"correct", "prompt_tokens", "new_tokens", "depth_percent", AGREE_COUNTS, NULL};
+static const char *const sum_name[] = {AGREE_SUMS, NULL};
+enum { N_CORRECT, N_PROMPT, N_NEW, N_DEPTH, N_COMPARED, N_SAME };
+static const struct agree_at agree_at = {.tokens = N_COMPARED, .same = N_SAME, .kl = 0, .nll = 1};
 
 static const char *const names[] = {"Anna",  "Boris", "Clara", "David", "Elena",  "Frank", "Greta",  "Henry",
                                     "Irene", "James", "Karin", "Louis", "Maria",  "Nadia", "Oscar",  "Paula",
@@ -124,7 +128,8 @@ static int signature(const struct task_set *s, struct buf *out)
         buf_printf(out, "RETRIEVAL|kind:%s|samples:%lld|keys:%lld|digits:%lld|ctx:%lld|seed:%llu|decode:", kind_names[s->o.kind],
                    (long long)s->o.samples, (long long)s->o.keys, (long long)s->o.digits, (long long)s->env.length,
                    (unsigned long long)s->env.seed);
-    return rc ? rc : decode_signature(&s->o.decode, out);
+    rc = rc ? rc : decode_signature(&s->o.decode, out);
+    return rc || !s->o.compare ? rc : buf_puts(out, "|compare:dense");
 }
 
 /* ---- questions ---- */
@@ -251,6 +256,27 @@ static int build(const struct task_set *s, int64_t i, const struct question *q, 
 
 /* ---- running ---- */
 
+static int agree(const struct task_call *c, const struct tok_ids *prompt, const struct question *q)
+{
+    size_t mark = arena_mark(c->step);
+    struct agree_text *text = ARENA_NEW0(c->step, c->n, struct agree_text);
+    struct tok_ids *ids = ARENA_NEW0(c->step, c->n, struct tok_ids);
+    int rc = text && ids ? ERR_OK : ERR_NOMEM;
+    for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
+        char answer[20];
+        snprintf(answer, sizeof answer, " %s", q[k].answer);
+        rc = encode(c->set, answer, &ids[k]);
+        text[k] =
+            (struct agree_text){prompt[k].v, ids[k].v, prompt[k].n, ids[k].n < c->set->o.max_new ? ids[k].n : c->set->o.max_new};
+    }
+    if (rc == ERR_OK)
+        rc = agree_run(c, text, &agree_at);
+    for (int64_t k = 0; ids && k < c->n; k++)
+        tok_ids_free(&ids[k]);
+    arena_release(c->step, mark);
+    return rc;
+}
+
 static int run(struct task_call *c)
 {
     static const char *const stop[] = {"\n"};
@@ -289,6 +315,8 @@ static int run(struct task_call *c)
         if (c->text)
             rc = buf_add(&c->text[k], buf_text(&text[k]), text[k].len);
     }
+    if (rc == ERR_OK && c->set->o.compare)
+        rc = agree(c, prompt, q);
     for (int64_t k = 0; g && prompt && q && text && k < c->n; k++) {
         tok_ids_free(&prompt[k]);
         buf_free(&text[k]);
@@ -299,9 +327,13 @@ static int run(struct task_call *c)
 
 static size_t run_bytes(const struct task_set *s, const struct model *m, int64_t n, int64_t tokens, int64_t longest)
 {
+    size_t decode = generate_bytes(m, &s->o.decode, n, tokens, longest + s->o.max_new), both = 0;
+    if (s->o.compare)
+        both = arena_bytes(n, sizeof(struct agree_text)) + arena_bytes(n, sizeof(struct tok_ids)) +
+               agree_bytes(m, n, tokens + n * s->o.max_new, longest + s->o.max_new);
     return arena_bytes(n, sizeof(struct generate_seq)) + arena_bytes(n, sizeof(struct tok_ids)) +
            arena_bytes(n, sizeof(struct question)) + arena_bytes(n, sizeof(struct buf)) + arena_bytes(tokens, sizeof(int32_t)) +
-           generate_bytes(m, &s->o.decode, n, tokens, longest + s->o.max_new);
+           (decode > both ? decode : both);
 }
 
 static int score_all(const struct task_set *s, const struct task_pair *p, const bool *missing, uint64_t seed,
@@ -324,7 +356,8 @@ static int score_all(const struct task_set *s, const struct task_pair *p, const 
     out[0] =
         (struct task_score){.name = "accuracy", .value = r.value, .lo = r.lo, .hi = r.hi, .higher_is_better = true, .unit = "%"};
     free(memory);
-    return rc ? rc : 1;
+    int more = rc ? rc : agree_score(&agree_at, p, missing, n, seed, out + 1);
+    return more < 0 ? more : 1 + more;
 }
 
 static int score(const struct task_set *s, const struct task_acc *acc, const bool *missing, uint64_t seed, struct task_score *out)

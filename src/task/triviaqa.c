@@ -13,6 +13,7 @@
 #include "task/decode.h"
 #include "task/generate.h"
 #include "task/prompt.h"
+#include "task/shots.h"
 #include "task/qa.h"
 #include "task/triviaqa.h"
 
@@ -20,10 +21,10 @@ enum form { FORM_DOCUMENT, FORM_LONGBENCH, FORM_CLOSED, FORM_OWN };
 
 struct triviaqa_opts {
     struct decode_opts decode; /* first: see DECODE_FIELDS */
-    const char *data, *evidence, *template;
+    const char *data, *evidence, *template, *shots_data;
     int domain, truncate, prompt;
-    int64_t max_new, limit;
-    bool bos;
+    int64_t max_new, limit, shots;
+    bool bos, compare;
 };
 
 static const struct cfg_field fields[] = {
@@ -39,6 +40,11 @@ static const struct cfg_field fields[] = {
     CFG_INT(struct triviaqa_opts, max_new, 32, 1, 1e6, "tokens of an answer at most; it ends at a newline or EOS"),
     CFG_BOOL(struct triviaqa_opts, bos, true, "put the model's BOS token in front of the prompt"),
     CFG_INT(struct triviaqa_opts, limit, 0, 0, 1e12, "only the first questions; 0: all"),
+    CFG_INT(struct triviaqa_opts, shots, 0, 0, 1000,
+            "closed-book: worked examples in front of each question, drawn once with the job's seed"),
+    CFG_STR(struct triviaqa_opts, shots_data, "", "questions that examples are drawn from: qa/*-train.json"),
+    CFG_BOOL(struct triviaqa_opts, compare, false,
+             "the right answer goes through dense attention and the method: KL, agreement of the most probable token"),
     DECODE_FIELDS,
     CFG_END,
 };
@@ -54,8 +60,9 @@ static const char *const template_names[] = {"document", "longbench", "closed-bo
 static const char *const cut_names[] = {"middle", "end", "start"};
 
 static const char *const count_name[] = {
-    "em", "em_squad", "em_lmeval", "sub_em", "answer_kept", "prompt_tokens", "truncated_tokens", "new_tokens", NULL};
-static const char *const sum_name[] = {"f1", "f1_squad", "f1_longbench", NULL};
+    "em", "em_squad", "em_lmeval", "sub_em", "answer_kept", "prompt_tokens", "truncated_tokens", "new_tokens", AGREE_COUNTS, NULL};
+static const char *const sum_name[] = {"f1", "f1_squad", "f1_longbench", AGREE_SUMS, NULL};
+const struct agree_at triviaqa_agree = {.tokens = TQA_COMPARED, .same = TQA_SAME, .kl = TQA_KL, .nll = TQA_ANSWER_NLL};
 static void close_set(struct task_set *s)
 {
     if (!s)
@@ -64,6 +71,7 @@ static void close_set(struct task_set *s)
     free(s->plan);
     free(s->before);
     free(s->after);
+    buf_free(&s->examples);
     free(s);
 }
 
@@ -89,11 +97,43 @@ static int encode_around(const struct task_set *s, const struct qa_question *q, 
     if (rc == ERR_OK)
         rc = tok_encode(s->tok, buf_text(&b), b.len, false, before);
     buf_clear(&b);
+    if (rc == ERR_OK) /* one text with the question: tokens do not end where examples do */
+        rc = buf_add(&b, buf_text(&s->examples), s->examples.len);
     if (rc == ERR_OK)
         rc = prompt_fill(&b, (struct span){s->after, strlen(s->after)}, &slot, 1);
     if (rc == ERR_OK)
         rc = tok_encode(s->tok, buf_text(&b), b.len, false, after);
     buf_free(&b);
+    return rc;
+}
+
+/* "Question: ...\nAnswer: ...\n\n" for each, as lm-evaluation-harness sets them. */
+static int make_examples(struct task_set *s, const struct triviaqa_opts *o)
+{
+    struct qa_set *from = NULL;
+    int64_t *pick = malloc((size_t)o->shots * sizeof *pick + 1);
+    int rc = pick ? ERR_OK : err_set(ERR_NOMEM, "out of memory for examples");
+    if (rc == ERR_OK && s->document)
+        rc = err_set(ERR_ARG, "shots = %lld: worked examples are for prompts without a document: prompt = \"closed-book\"",
+                     (long long)o->shots);
+    if (rc == ERR_OK && !o->shots_data[0])
+        rc = err_set(ERR_ARG, "shots = %lld needs shots_data, a question file such as wikipedia-train.json", (long long)o->shots);
+    if (rc == ERR_OK)
+        rc = qa_set_open(&from, &(struct qa_files){.data = o->shots_data, .evidence = ""}, NULL);
+    if (rc == ERR_OK && !strcmp(from->sha256, s->qa->sha256))
+        rc = err_set(ERR_ARG, "shots_data is the file whose questions are asked: take examples from the train set");
+    if (rc == ERR_OK)
+        rc = shots_pick(pick, o->shots, from->n, s->env.seed, o->shots_data);
+    for (int64_t k = 0; k < o->shots && rc == ERR_OK; k++) {
+        const struct qa_question *q = &from->q[pick[k]];
+        struct prompt_slot slot = {"question", q->text};
+        rc = prompt_fill(&s->examples, (struct span){s->after, strlen(s->after)}, &slot, 1);
+        rc = rc ? rc : buf_printf(&s->examples, " %.*s\n\n", (int)q->answer.n, q->answer.s);
+    }
+    if (from)
+        snprintf(s->shots_sha, sizeof s->shots_sha, "%.8s", from->sha256);
+    qa_set_close(from);
+    free(pick);
     return rc;
 }
 
@@ -138,6 +178,8 @@ static int open_set(struct task_set **out, const void *opts, const struct task_e
     s->cut = (enum triviaqa_cut)o->truncate;
     s->decode = o->decode;
     s->bos = o->bos;
+    s->compare = o->compare;
+    s->shots = o->shots;
     s->max_new = o->max_new;
     s->context = env->length;
     snprintf(s->name, sizeof s->name, "%s", file_base(o->data));
@@ -148,6 +190,8 @@ static int open_set(struct task_set **out, const void *opts, const struct task_e
         rc = split_template(s, o);
     if (rc == ERR_OK)
         rc = qa_set_open(&s->qa, &f, env->tok);
+    if (rc == ERR_OK && o->shots > 0)
+        rc = make_examples(s, o);
     if (rc == ERR_OK)
         rc = make_plans(s);
     if (rc) {
@@ -174,6 +218,10 @@ static int signature(const struct task_set *s, struct buf *out)
                         s->qa->sha256, s->domain, (long long)s->qa->n, (long long)s->context, template_names[s->form],
                         cut_names[s->cut]);
     rc = rc ? rc : decode_signature(&s->decode, out);
+    if (rc == ERR_OK && s->shots > 0)
+        rc = buf_printf(out, "|shots:%lld|shots_sha:%s", (long long)s->shots, s->shots_sha);
+    if (rc == ERR_OK && s->compare)
+        rc = buf_puts(out, "|compare:dense");
     return rc ? rc : buf_printf(out, "|max_new:%lld|stop:newline", (long long)s->max_new);
 }
 
@@ -275,6 +323,31 @@ static int tally(const struct task_set *s, int64_t i, struct span text, struct t
     return ERR_OK;
 }
 
+/* The right answers after their prompts, at most max_new tokens of each, through dense attention and the method. */
+static int agree(const struct task_call *c, const struct tok_ids *prompt)
+{
+    const struct task_set *s = c->set;
+    size_t mark = arena_mark(c->step);
+    struct agree_text *text = ARENA_NEW0(c->step, c->n, struct agree_text);
+    struct tok_ids *ids = ARENA_NEW0(c->step, c->n, struct tok_ids);
+    struct buf b = {0};
+    int rc = text && ids ? ERR_OK : ERR_NOMEM;
+    for (int64_t k = 0; k < c->n && rc == ERR_OK; k++) {
+        struct span answer = s->qa->q[c->sample[k]].answer;
+        buf_clear(&b);
+        rc = buf_printf(&b, " %.*s", (int)answer.n, answer.s);
+        rc = rc ? rc : tok_encode(s->tok, buf_text(&b), b.len, false, &ids[k]);
+        text[k] = (struct agree_text){prompt[k].v, ids[k].v, prompt[k].n, ids[k].n < s->max_new ? ids[k].n : s->max_new};
+    }
+    if (rc == ERR_OK)
+        rc = agree_run(c, text, &triviaqa_agree);
+    for (int64_t k = 0; ids && k < c->n; k++)
+        tok_ids_free(&ids[k]);
+    buf_free(&b);
+    arena_release(c->step, mark);
+    return rc;
+}
+
 static int run(struct task_call *c)
 {
     static const char *const stop[] = {"\n"};
@@ -310,6 +383,8 @@ static int run(struct task_call *c)
         if (rc == ERR_OK && c->text)
             rc = buf_add(&c->text[k], t.s, t.n);
     }
+    if (rc == ERR_OK && c->set->compare)
+        rc = agree(c, prompt);
     for (int64_t k = 0; q && prompt && text && k < c->n; k++) {
         tok_ids_free(&prompt[k]);
         buf_free(&text[k]);
@@ -320,9 +395,12 @@ static int run(struct task_call *c)
 
 static size_t run_bytes(const struct task_set *s, const struct model *m, int64_t n, int64_t tokens, int64_t longest)
 {
+    size_t decode = generate_bytes(m, &s->decode, n, tokens, longest + s->max_new), both = 0;
+    if (s->compare)
+        both = arena_bytes(n, sizeof(struct agree_text)) + arena_bytes(n, sizeof(struct tok_ids)) +
+               agree_bytes(m, n, tokens + n * s->max_new, longest + s->max_new);
     return arena_bytes(n, sizeof(struct generate_seq)) + arena_bytes(n, sizeof(struct tok_ids)) +
-           arena_bytes(n, sizeof(struct buf)) + 2 * arena_bytes(tokens, sizeof(int32_t)) +
-           generate_bytes(m, &s->decode, n, tokens, longest + s->max_new);
+           arena_bytes(n, sizeof(struct buf)) + 2 * arena_bytes(tokens, sizeof(int32_t)) + (decode > both ? decode : both);
 }
 
 const struct task task_triviaqa = {

@@ -5,14 +5,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "task/agree.h"
 #include "task/decode.h"
 #include "task/qa_set.h"
 #include "task/task.h"
+#include "base/buf.h"
 
 enum triviaqa_cut { CUT_MIDDLE, CUT_END, CUT_START };
 
-enum { TQA_EM, TQA_EM_SQUAD, TQA_EM_LMEVAL, TQA_SUB_EM, TQA_KEPT, TQA_PROMPT, TQA_TRUNCATED, TQA_NEW };
-enum { TQA_F1, TQA_F1_SQUAD, TQA_F1_LONGBENCH };
+enum { TQA_EM, TQA_EM_SQUAD, TQA_EM_LMEVAL, TQA_SUB_EM, TQA_KEPT, TQA_PROMPT, TQA_TRUNCATED, TQA_NEW, TQA_COMPARED, TQA_SAME };
+enum { TQA_F1, TQA_F1_SQUAD, TQA_F1_LONGBENCH, TQA_KL, TQA_ANSWER_NLL };
+extern const struct agree_at triviaqa_agree;
 
 struct triviaqa_plan {      /* of one sample */
     int64_t question;       /* tokens of the parts around the document, BOS included */
@@ -29,7 +32,10 @@ struct task_set {
     enum triviaqa_cut cut;
     int form;
     bool bos, document; /* document: the template has one */
-    int64_t max_new, context;
+    bool compare;
+    int64_t max_new, context, shots;
+    struct buf examples; /* worked examples in front of the prompt */
+    char shots_sha[9];   /* of the file that they come from */
     char name[128], domain[16];
 };
 

@@ -116,7 +116,8 @@ static int all_scores(struct scores *s)
             rc = add(s, of_class[c], k);
     }
     free(s->memory);
-    return rc ? rc : s->n;
+    int more = rc ? rc : agree_score(&triviaqa_agree, s->pair, s->missing, s->set->qa->n, s->seed, s->out + s->n);
+    return more < 0 ? more : s->n + more;
 }
 
 int triviaqa_score(const struct task_set *set, const struct task_acc *acc, const bool *missing, uint64_t seed,

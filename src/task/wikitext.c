@@ -17,6 +17,7 @@ struct wikitext_opts {
     struct cfg_strs data;
     int protocol, bos, detokenise;
     int64_t stride, context, limit;
+    bool compare;
 };
 
 static const struct cfg_field fields[] = {
@@ -32,14 +33,16 @@ static const struct cfg_field fields[] = {
              "llamacpp and gptq as the tokenizer wants, others none"),
     CFG_ENUM(struct wikitext_opts, detokenise, 0, "auto|yes|no", "WikiText's detokeniser; auto: lm-eval and megatron yes"),
     CFG_INT(struct wikitext_opts, limit, 0, 0, 1e12, "only the first documents (lm-eval) or windows; 0: all"),
+    CFG_BOOL(struct wikitext_opts, compare, false,
+             "each window goes through dense attention as well: KL and agreement of the most probable token"),
     CFG_END,
 };
 
 static const char *const protocol_names[PPL_PROTOCOLS] = {"disjoint", "strided",  "lm-eval-2.0", "hf-strided",
                                                           "gptq",     "megatron", "llamacpp"};
 static const char *const bos_names[] = {"auto", "none", "single", "lm-eval-compat"};
-static const char *const count_name[] = {"tokens", "top1", "words", "bytes", "documents", "hf_tokens", NULL};
-static const char *const sum_name[] = {"nll", "nll_squared", "hf_nll", NULL};
+static const char *const count_name[] = {"tokens", "top1", "words", "bytes", "documents", "hf_tokens", "same_top1", NULL};
+static const char *const sum_name[] = {"nll", "nll_squared", "hf_nll", "kl", NULL};
 
 static void close_set(struct task_set *set)
 {
@@ -143,6 +146,7 @@ static int open_set(struct task_set **out, const void *opts, const struct task_e
     s->length = env->length;
     s->stride = resolve_stride(o, env->length);
     s->limit = o->limit;
+    s->compare = o->compare;
     s->detok = o->detokenise ? o->detokenise == 1 : o->protocol == PPL_LM_EVAL || o->protocol == PPL_MEGATRON;
     snprintf(s->tok_sha, sizeof s->tok_sha, "%s", tok_sha256(env->tok));
     name_data(s, &o->data);
@@ -186,6 +190,8 @@ static int signature(const struct task_set *set, struct buf *out)
         (long long)c->ids.n, (long long)set->length, (long long)set->stride, set->bos, set->detok ? "yes" : "no", set->tok_sha);
     if (rc == ERR_OK && set->limit > 0)
         rc = buf_printf(out, "|limit:%lld", (long long)set->limit);
+    if (rc == ERR_OK && set->compare)
+        rc = buf_puts(out, "|compare:dense");
     return rc;
 }
 
@@ -193,8 +199,8 @@ static int signature(const struct task_set *set, struct buf *out)
 
 struct batch {
     int64_t *at;
-    int32_t *token, *target, *top1;
-    float *nll;
+    int32_t *token, *target, *top1, *dense_top1;
+    float *nll, *dense_nll, *kl; /* the last two and dense_top1: comparing */
 };
 
 static int64_t batch_tokens(const struct task_call *c)
@@ -207,7 +213,7 @@ static int64_t batch_tokens(const struct task_call *c)
 
 static size_t batch_bytes(int64_t n, int64_t tokens)
 {
-    return arena_bytes(n + 1, sizeof(int64_t)) + 4 * arena_bytes(tokens, sizeof(int32_t));
+    return arena_bytes(n + 1, sizeof(int64_t)) + 7 * arena_bytes(tokens, sizeof(int32_t));
 }
 
 static int batch_open(struct batch *b, int64_t n, int64_t tokens, struct arena *step)
@@ -216,8 +222,11 @@ static int batch_open(struct batch *b, int64_t n, int64_t tokens, struct arena *
     b->token = ARENA_NEW(step, tokens, int32_t);
     b->target = ARENA_NEW(step, tokens, int32_t);
     b->top1 = ARENA_NEW(step, tokens, int32_t);
+    b->dense_top1 = ARENA_NEW(step, tokens, int32_t);
     b->nll = ARENA_NEW(step, tokens, float);
-    return b->at && b->token && b->target && b->top1 && b->nll ? ERR_OK : ERR_NOMEM;
+    b->dense_nll = ARENA_NEW(step, tokens, float);
+    b->kl = ARENA_NEW(step, tokens, float);
+    return b->at && b->token && b->target && b->top1 && b->dense_top1 && b->nll && b->dense_nll && b->kl ? ERR_OK : ERR_NOMEM;
 }
 
 static void fill(const struct task_set *set, const struct window *w, int32_t *token, int32_t *target)
@@ -239,6 +248,10 @@ static void add_up(const struct task_set *set, int64_t i, const struct batch *b,
         acc->s[PPL_NLL] += nll;
         acc->s[PPL_NLL2] += nll * nll;
         acc->n[PPL_TOP1] += b->top1[t] == b->target[t];
+        if (set->compare) {
+            acc->n[PPL_SAME] += b->top1[t] == b->dense_top1[t];
+            acc->s[PPL_KL] += (double)b->kl[t];
+        }
     }
     acc->n[PPL_TOKENS] = w->scored;
     if (set->protocol == PPL_HF_STRIDED) {
@@ -256,6 +269,20 @@ static void add_up(const struct task_set *set, int64_t i, const struct batch *b,
     }
 }
 
+static int score_batch(const struct task_call *c, const struct batch *b)
+{
+    struct model_batch in = {.n_seq = c->n, .at = b->at, .token = b->token, .target = b->target};
+    struct model_out out = {.nll = b->nll, .top1 = b->top1, .timer = c->timer, .stats = c->stats};
+    struct model_agree both = {.nll = b->nll,
+                               .dense_nll = b->dense_nll,
+                               .top1 = b->top1,
+                               .dense_top1 = b->dense_top1,
+                               .kl = b->kl,
+                               .timer = c->timer,
+                               .stats = c->stats};
+    return c->set->compare ? model_compare(c->model, &in, &both, c->step) : model_score(c->model, &in, &out, c->step);
+}
+
 static int run(struct task_call *c)
 {
     struct batch b;
@@ -270,9 +297,7 @@ static int run(struct task_call *c)
         fill(c->set, w, b.token + b.at[i], b.target + b.at[i]);
         b.at[i + 1] = b.at[i] + w->len;
     }
-    struct model_batch in = {.n_seq = c->n, .at = b.at, .token = b.token, .target = b.target};
-    struct model_out out = {.nll = b.nll, .top1 = b.top1, .timer = c->timer, .stats = c->stats};
-    rc = model_score(c->model, &in, &out, c->step);
+    rc = score_batch(c, &b);
     for (int64_t i = 0; i < c->n && rc == ERR_OK; i++)
         add_up(c->set, c->sample[i], &b, b.at[i], &c->acc[i]);
 out:
@@ -282,8 +307,8 @@ out:
 
 static size_t run_bytes(const struct task_set *set, const struct model *m, int64_t n, int64_t tokens, int64_t longest)
 {
-    (void)set;
-    return batch_bytes(n, tokens) + model_score_bytes(m, tokens, longest, n);
+    return batch_bytes(n, tokens) +
+           (set->compare ? model_compare_bytes(m, tokens, longest, n) : model_score_bytes(m, tokens, longest, n));
 }
 
 const struct task task_wikitext = {

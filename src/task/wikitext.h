@@ -20,8 +20,8 @@
  *   llamacpp    whole windows of the plain file, their second half scored */
 enum ppl_protocol { PPL_DISJOINT, PPL_STRIDED, PPL_LM_EVAL, PPL_HF_STRIDED, PPL_GPTQ, PPL_MEGATRON, PPL_LLAMACPP, PPL_PROTOCOLS };
 
-enum { PPL_TOKENS, PPL_TOP1, PPL_WORDS, PPL_BYTES, PPL_DOCUMENTS, PPL_HF_TOKENS, PPL_N_COUNTS };
-enum { PPL_NLL, PPL_NLL2, PPL_HF_NLL, PPL_N_SUMS };
+enum { PPL_TOKENS, PPL_TOP1, PPL_WORDS, PPL_BYTES, PPL_DOCUMENTS, PPL_HF_TOKENS, PPL_SAME, PPL_N_COUNTS };
+enum { PPL_NLL, PPL_NLL2, PPL_HF_NLL, PPL_KL, PPL_N_SUMS };
 
 struct task_set {
     struct corpus *corpus;
@@ -33,6 +33,7 @@ struct task_set {
     char tok_sha[65];
     int32_t bos_id;
     bool detok;
+    bool compare; /* each window goes through dense attention as well */
     int64_t length, stride, limit;
 };
 

@@ -45,6 +45,28 @@ int model_score(struct model *m, const struct model_batch *b, struct model_out *
     return ERR_OK;
 }
 
+/* nll as above, dense attention's twice that; kl 0.25; both agree on tokens that three divides */
+int model_compare(struct model *m, const struct model_batch *b, struct model_agree *out, struct arena *step)
+{
+    (void)m;
+    (void)step;
+    for (int64_t t = 0; t < b->at[b->n_seq]; t++)
+        if (b->target[t] >= 0) {
+            out->nll[t] = (float)b->target[t] / 1000;
+            out->dense_nll[t] = (float)b->target[t] / 500;
+            out->kl[t] = 0.25f;
+            out->top1[t] = b->target[t] % 2 ? -1 : b->target[t];
+            out->dense_top1[t] = b->target[t] % 3 ? -2 : out->top1[t];
+        }
+    return ERR_OK;
+}
+
+size_t model_compare_bytes(const struct model *m, int64_t tokens, int64_t longest, int64_t n_seq)
+{
+    (void)m;
+    return (size_t)(tokens + longest + n_seq);
+}
+
 size_t model_score_bytes(const struct model *m, int64_t tokens, int64_t longest, int64_t n_seq)
 {
     (void)m;
@@ -406,6 +428,161 @@ static void every_token_is_scored_against_itself(void)
     buf_free(&text);
 }
 
+/* Counts of a method against dense attention; the other counts stay what they are without. */
+static void windows_are_compared_with_dense_attention(void)
+{
+    const struct task *t = task_find("wikitext");
+    static struct task_acc acc[512], plain[512];
+    struct task_score s[TASK_SCORES];
+    struct task_set *set;
+    struct tok_ids ids = {0};
+    struct buf text = {0};
+    int64_t same = 0, tokens = 0;
+    env.length = 100;
+    T_EQ(OPEN(set, t, "data=[\"data/samples/english.txt\"]"), ERR_OK);
+    T_EQ(run_all(t, set, plain, NULL, 3), ERR_OK);
+    T_CHECK(isnan(value(s, t->score(set, plain, NULL, 1, s), "kl_to_dense")));
+    t->close(set);
+    T_EQ(OPEN(set, t, "data=[\"data/samples/english.txt\"]", "compare=true"), ERR_OK);
+    T_EQ(t->signature(set, &text), ERR_OK);
+    T_CHECK(strstr(buf_text(&text), "|compare:dense") != NULL);
+    T_EQ(run_all(t, set, acc, NULL, 5), ERR_OK);
+    for (int64_t i = 0; i < t->count(set); i++) {
+        T_EQ(acc[i].n[0], plain[i].n[0]);
+        T_EQ(acc[i].n[1], plain[i].n[1]);
+        T_NEAR(acc[i].s[0], plain[i].s[0], 0);
+        T_NEAR(acc[i].s[3], 0.25 * (double)acc[i].n[0], 0);
+        same += acc[i].n[6];
+        tokens += acc[i].n[0];
+    }
+    int n = t->score(set, acc, NULL, 1, s);
+    T_NEAR(value(s, n, "kl_to_dense"), 0.25, 1e-12);
+    T_NEAR(value(s, n, "top1_agreement"), 100. * (double)same / (double)tokens, 1e-12);
+    T_CHECK(same > tokens / 5 && same < tokens / 2); /* about a third */
+    t->close(set);
+    tok_ids_free(&ids);
+    buf_free(&text);
+}
+
+/* What a prompt is followed by is compared, token by token: sums of ids of the right answers. */
+static void answers_are_compared_with_dense_attention(void)
+{
+    static const char source[] = "data=\"data/samples/triviaqa/qa/wikipedia-dev.json\"", en[] = "source=\"data/samples/en-de.en\"",
+                      de[] = "reference=\"data/samples/en-de.de\"";
+    static struct task_acc acc[128];
+    struct task_score s[TASK_SCORES];
+    const struct task *t = task_find("wmt14");
+    struct task_set *set;
+    struct tok_ids ids = {0};
+    struct buf b = {0};
+    env.length = 512;
+    set_script("x\n");
+    T_EQ(OPEN(set, t, en, de, "compare=true"), ERR_OK);
+    T_EQ(run_all(t, set, acc, NULL, 7), ERR_OK);
+    T_EQ(buf_read_file(&b, "data/samples/en-de.de", 0), ERR_OK);
+    const char *line = buf_text(&b);
+    for (int i = 0; i < 68; i++, line += strcspn(line, "\n") + 1) {
+        double nll = 0;
+        ids.n = 0;
+        T_EQ(tok_encode(tok, line, strcspn(line, "\n"), false, &ids), ERR_OK);
+        for (int64_t k = 0; k < ids.n; k++)
+            nll += (double)((float)ids.v[k] / 1000);
+        T_EQ(acc[i].n[30], ids.n);
+        T_NEAR(acc[i].s[0], 0.25 * (double)ids.n, 1e-12);
+        T_NEAR(acc[i].s[1], nll, 1e-12);
+    }
+    int n = t->score(set, acc, NULL, 1, s);
+    T_NEAR(value(s, n, "kl_to_dense"), 0.25, 1e-12);
+    T_CHECK(value(s, n, "top1_agreement") > 20 && value(s, n, "top1_agreement") < 50);
+    T_CHECK(value(s, n, "answer_perplexity") > 1);
+    n = t->compare(set, &(struct task_pair){acc, acc}, NULL, 1, s);
+    T_NEAR(value(s, n, "answer_perplexity"), 0, 0);
+    t->close(set);
+    for (int k = 0; k < 2; k++) {
+        t = task_find(k ? "retrieval" : "triviaqa");
+        env.length = 600;
+        memset(acc, 0, sizeof acc);
+        T_EQ(k ? OPEN(set, t, "compare=true", "samples=30") : OPEN(set, t, source, "compare=true"), ERR_OK);
+        T_EQ(run_all(t, set, acc, NULL, 4), ERR_OK);
+        for (int64_t i = 0; i < t->count(set); i++)
+            T_CHECK(acc[i].n[k ? 4 : 8] >= 1 && acc[i].n[k ? 4 : 8] <= 32);
+        n = t->score(set, acc, NULL, 1, s);
+        T_CHECK(n <= TASK_SCORES);
+        T_NEAR(value(s, n, "kl_to_dense"), 0.25, 1e-12);
+        t->close(set);
+    }
+    tok_ids_free(&ids);
+    buf_free(&b);
+}
+
+/* Examples are the same on every opening, come from the other set, and stand in front of the prompt. */
+static void worked_examples_stand_in_front(void)
+{
+    static const char en[] = "source=\"data/samples/en-de.en\"", de[] = "reference=\"data/samples/en-de.de\"";
+    const struct task *t = task_find("wmt14");
+    static struct task_acc acc[128];
+    char from[160], to[160], questions[96];
+    struct task_set *set;
+    struct buf first = {0};
+    env.length = 512;
+    set_script("x\n");
+    snprintf(from, sizeof from, "shots_source=\"/tmp/ast-shots-%ld.en\"", (long)getpid());
+    snprintf(to, sizeof to, "shots_reference=\"/tmp/ast-shots-%ld.en\"", (long)getpid());
+    snprintf(questions, sizeof questions, "/tmp/ast-shots-%ld.en", (long)getpid());
+    FILE *f = fopen(questions, "w");
+    T_CHECK(f && fputs("one\ntwo\nthree\nfour\n", f) >= 0 && fclose(f) == 0);
+    for (int round = 0; round < 2; round++) {
+        struct arena step;
+        int64_t one = 3;
+        T_EQ(OPEN(set, t, en, de, "shots=2", from, to), ERR_OK);
+        if (!set)
+            return;
+        struct task_call c = {.set = set, .tok = tok, .env = &env, .sample = &one, .n = 1, .acc = acc, .step = &step};
+        T_EQ(arena_open(&step, "step", (size_t)1 << 28), ERR_OK);
+        buf_clear(&fed);
+        T_EQ(t->run(&c), ERR_OK);
+        arena_close(&step);
+        t->close(set);
+        const char *p = buf_text(&fed), *second = strstr(p + 1, "Translate"),
+                   *third = second ? strstr(second + 1, "Translate") : NULL;
+        T_CHECK(second && third && !strstr(third + 1, "Translate"));
+        T_CHECK(strstr(p, "'\nthree\n\n") || strstr(p, "'\none\n\n") || strstr(p, "'\ntwo\n\n") || strstr(p, "'\nfour\n\n"));
+        if (round == 0)
+            T_EQ(buf_puts(&first, p), ERR_OK);
+        else
+            T_STR(p, buf_text(&first));
+    }
+    T_EQ(OPEN(set, t, en, de, "shots=5", from, to), ERR_ARG);
+    T_CHECK(strstr(err_text(), "4 examples") != NULL);
+    T_EQ(OPEN(set, t, en, de, "shots=1"), ERR_ARG);
+    T_EQ(OPEN(set, t, en, de, "shots=1", "shots_source=\"data/samples/en-de.en\"", "shots_reference=\"data/samples/en-de.de\""),
+         ERR_ARG);
+    T_CHECK(strstr(err_text(), "the set that is scored") != NULL);
+    t = task_find("triviaqa");
+    f = fopen(questions, "w");
+    T_CHECK(f && fputs("{\"Data\": [{\"Question\": \"Who?\", \"QuestionId\": \"1\", \"Answer\": {\"Value\": \"Ann\"}}]}", f) >= 0 &&
+            fclose(f) == 0);
+    snprintf(from, sizeof from, "shots_data=\"%s\"", questions);
+    static const char data[] = "data=\"data/samples/triviaqa/qa/wikipedia-dev.json\"";
+    T_EQ(OPEN(set, t, data, "shots=1", from), ERR_ARG); /* with documents */
+    T_EQ(OPEN(set, t, data, "prompt=\"closed-book\"", "shots=1", from), ERR_OK);
+    if (set) {
+        struct arena step;
+        int64_t one = 0;
+        struct task_call c = {.set = set, .tok = tok, .env = &env, .sample = &one, .n = 1, .acc = acc, .step = &step};
+        T_EQ(arena_open(&step, "step", (size_t)1 << 28), ERR_OK);
+        buf_clear(&fed);
+        T_EQ(t->run(&c), ERR_OK);
+        T_CHECK(strncmp(buf_text(&fed), "Question: Who?\nAnswer: Ann\n\nQuestion: ", 38) == 0);
+        arena_close(&step);
+        t->close(set);
+    }
+    err_clear();
+    remove(questions);
+    buf_free(&first);
+    buf_clear(&fed);
+}
+
 static void translations_stop_at_the_newline(void)
 {
     const struct task *t = task_find("wmt14");
@@ -603,6 +780,9 @@ int main(int argc, char **argv)
     T_RUN(a_cached_text_is_the_same_text);
     info.vocab = tok_vocab(tok);
     T_RUN(every_token_is_scored_against_itself);
+    T_RUN(windows_are_compared_with_dense_attention);
+    T_RUN(answers_are_compared_with_dense_attention);
+    T_RUN(worked_examples_stand_in_front);
     T_RUN(a_sequence_ends_at_eos_or_when_it_is_long_enough);
     T_RUN(translations_stop_at_the_newline);
     T_RUN(answers_are_scored_and_truncation_is_recorded);
