@@ -94,6 +94,73 @@ static void task_table(FILE *f, const struct work *w, const struct gathered *x, 
             cell_line(f, w, x, i, width);
 }
 
+static const struct task_score *score_named(const struct gather_total *t, const char *name)
+{
+    for (int64_t k = 0; k < t->n_scores; k++)
+        if (!strcmp(t->score[k].name, name))
+            return &t->score[k];
+    return NULL;
+}
+
+static void cell_head(FILE *f, const struct work *w, int cell, const int width[4])
+{
+    const struct work_cell *c = &w->cell[cell];
+    fprintf(f, "  %-*s  %-*s  %7lld  %-*s", width[0], w->job->model[c->model].name, width[1], w->job->task[c->task].name,
+            (long long)c->length, width[2], w->job->method[c->method].name);
+}
+
+/* The first metric over parts of the samples ("f1@1k-2k"), with how many there are, where a task has such. */
+static void parts_table(FILE *f, const struct work *w, const struct gathered *x, int task, const int width[4])
+{
+    const char *metric = metric_of(x, w, task);
+    char prefix[40];
+    bool titled = false;
+    snprintf(prefix, sizeof prefix, "%s@", metric);
+    for (int i = 0; i < w->n_cells; i++) {
+        const struct gather_total *t = &x->total[i];
+        bool any = false;
+        for (int64_t k = 0; k < t->n_scores && w->cell[i].task == task; k++) {
+            if (strncmp(t->score[k].name, prefix, strlen(prefix)) != 0)
+                continue;
+            char count[40], value[32];
+            const char *part = t->score[k].name + strlen(prefix);
+            snprintf(count, sizeof count, "questions@%.20s", part);
+            const struct task_score *n = score_named(t, count);
+            if (!titled)
+                fprintf(f, "\n  %s by tokens of the whole prompt (samples)\n", metric);
+            titled = true;
+            if (!any)
+                cell_head(f, w, i, width);
+            any = true;
+            number(t->score[k].value, value, sizeof value);
+            fprintf(f, "  %s: %s (%.0f)", part, value, n ? n->value : 0);
+        }
+        if (any)
+            fprintf(f, "\n");
+    }
+}
+
+/* Logits against dense attention's on the same tokens, where a task compared them. */
+static void agree_table(FILE *f, const struct work *w, const struct gathered *x, int task, const int width[4])
+{
+    bool titled = false;
+    for (int i = 0; i < w->n_cells; i++) {
+        char kl[128], same[128];
+        const struct task_score *a = score_named(&x->total[i], "kl_to_dense"), *b = score_named(&x->total[i], "top1_agreement");
+        if (w->cell[i].task != task || !a || !b)
+            continue;
+        if (!titled)
+            fprintf(
+                f,
+                "\n  the same tokens under dense attention: KL in nats, share with the same most probable token in %% [95 %%]\n");
+        titled = true;
+        interval(a, kl, sizeof kl);
+        interval(b, same, sizeof same);
+        cell_head(f, w, i, width);
+        fprintf(f, "  %-28s  %s\n", kl, same);
+    }
+}
+
 void summary_print(FILE *f, const struct work *w, const struct gathered *x, const struct summary_info *s)
 {
     int width[4] = {5, 4, 6, 0};
@@ -109,8 +176,11 @@ void summary_print(FILE *f, const struct work *w, const struct gathered *x, cons
         failed += x->total[i].failed;
         pending += x->total[i].pending;
     }
-    for (int t = 0; t < w->job->n_tasks; t++)
+    for (int t = 0; t < w->job->n_tasks; t++) {
         task_table(f, w, x, t, width);
+        parts_table(f, w, x, t, width);
+        agree_table(f, w, x, t, width);
+    }
     log_duration(s->wall_s, took, sizeof took);
     fprintf(f, "\n%s: %s in %s on %d rank%s (%d group%s, %d thread%s each)", w->job->name, s->complete ? "complete" : "INCOMPLETE",
             took, s->ranks, s->ranks == 1 ? "" : "s", s->groups, s->groups == 1 ? "" : "s", s->threads, s->threads == 1 ? "" : "s");
