@@ -34,6 +34,11 @@ static const struct task_column columns[] = {
     {"f1_longbench", "1", "best F1, as LongBench counts it"},
     {"correct", "1", "the hidden answer was found"},
     {"depth_percent", "%", "where in the prompt the answer is hidden: 0 its start, 100 its end"},
+    /* against dense attention on the same tokens */
+    {"compared_tokens", "token", "tokens of the right answer that were compared"},
+    {"same_top1", "token", "compared tokens whose most probable token is dense attention's too"},
+    {"kl", "nat", "sum of KL(dense || method) over the compared tokens (perplexity: over the scored ones)"},
+    {"answer_nll", "nat", "sum of -ln p over the compared tokens"},
     /* generation */
     {"prompt_tokens", "token", "tokens of the prompt, BOS included"},
     {"truncated_tokens", "token", "tokens of the document that did not fit"},
