@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/timer.h"
 #include "model/model.h"
 #include "task/decode.h"
 #include "task/generate.h"
@@ -239,7 +240,8 @@ static int advance(const struct generate_call *c, struct search *s, struct gener
     int64_t width = c->how->beam, n = best_of(s, step, part, model_info(c->model)->vocab, width);
     for (int64_t k = 0; k < s->n_live; k++)
         memcpy(s->old + k * q->max_new, s->live[k].ids, (size_t)s->made * sizeof(int32_t));
-    s->made++;
+    if (s->made++ == 0)
+        q->first_s = timer_now() - c->begin_s;
     q->made = s->made;
     int64_t live = select_beams(c, s, q, n);
     if (live < 0)
@@ -284,6 +286,7 @@ int generate_beam(struct generate_call *c)
 {
     struct generate_step step = {0};
     size_t mark = arena_mark(c->step);
+    c->begin_s = timer_now();
     struct search *s = ARENA_NEW0(c->step, c->n_seq, struct search);
     int rc = s ? decode_check(c->how) : ERR_NOMEM;
     if (rc == ERR_OK)

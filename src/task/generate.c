@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/rng.h"
+#include "base/timer.h"
 #include "model/model.h"
 #include "task/decode.h"
 #include "task/prompt.h"
@@ -171,7 +172,8 @@ static int32_t choose(const struct generate_call *c, const struct generate_seq *
 static int take(const struct generate_call *c, struct generate_seq *q, struct run *r, int32_t id)
 {
     bool eos = generate_is_eos(c, id), stop = false;
-    q->made++;
+    if (q->made++ == 0)
+        q->first_s = timer_now() - c->begin_s;
     r->last = id;
     int rc = eos ? ERR_OK : prompt_append(&r->made, &id, 1);
     if (rc == ERR_OK && !eos)
@@ -214,6 +216,7 @@ int generate_run(struct generate_call *c)
     struct generate_step s = {0};
     if (c->how && c->how->beam > 1)
         return generate_beam(c);
+    c->begin_s = timer_now();
     size_t mark = arena_mark(c->step);
     struct run *r = ARENA_NEW0(c->step, c->n_seq, struct run);
     int rc = r ? generate_step_open(&s, c, 1) : ERR_NOMEM;

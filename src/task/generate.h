@@ -31,6 +31,7 @@ struct generate_seq {
     struct buf *text;    /* the continuation is appended, special tokens left out; NULL: not wanted */
     struct tok_ids *ids; /* its ids are appended, EOS left out, stop strings not cut off; NULL: not wanted */
     int64_t made;        /* out: tokens generated, EOS included */
+    double first_s;      /* out: seconds from the call to its first token */
     double score;        /* out, beam search: what the best hypothesis is worth */
 };
 
@@ -48,6 +49,7 @@ struct generate_call {
     struct timer *timer;      /* or NULL */
     struct attn_stats *stats; /* (layers,) added to, or NULL */
     struct arena *step;
+    double begin_s; /* set by the call */
 };
 
 /* Collective over the model's group. ERR_NOMEM, ERR_ARG (an empty prompt). */
