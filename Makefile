@@ -8,9 +8,16 @@
 ##   make format lint  clang-format in place; clang-tidy and cppcheck
 ##   make install      PREFIX=/usr/local DESTDIR=
 ##   make clean        removes build/
+##   V=1               prints whole commands
 ##   DEBUG=1           unoptimised build in build/debug     SAN=address,undefined   sanitizers, in build/san
 ##   config.mk         (git-ignored) local settings: CC, EXTRA_CFLAGS, EXTRA_LDLIBS, PKGS, NP
 -include config.mk
+
+# As many compilers as cores (at most 8) unless -j says otherwise; a word a file instead of the whole command.
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+  MAKEFLAGS += -j$(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
+endif
+say = $(if $(V),,@echo '  $1  $2' &&)
 
 CC       = mpicc
 PREFIX  ?= /usr/local
@@ -78,26 +85,26 @@ isa = $(if $(findstring avx512/bf16,$1),$(ISA_avx512) -mavx512bf16,$(if $(findst
 
 $(B)/src/app/%.o: src/app/%.c $(B)/flags $(B)/build_info.h
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -I$(B) -MMD -MP -c $< -o $@
+	$(call say,CC,$<) $(CC) $(CFLAGS_ALL) -I$(B) -MMD -MP -c $< -o $@
 
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(call isa,$<) -MMD -MP -c $< -o $@
+	$(call say,CC,$<) $(CC) $(CFLAGS_ALL) $(call isa,$<) -MMD -MP -c $< -o $@
 
 $(LIB): $(LIBSRC:%.c=$(B)/%.o)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR,$@) ar rcs $@ $^
 
 $(B)/asterism: $(B)/src/app/main.o $(LIB)
-	$(CC) $(CFLAGS_ALL) $^ $(LDLIBS_ALL) -o $@
+	$(call say,LD,$@) $(CC) $(CFLAGS_ALL) $^ $(LDLIBS_ALL) -o $@
 
 $(B)/tests/mpi/%: tests/mpi/%.c $(LIB) $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -DT_MPI -MMD -MP $< $(LIB) $(LDLIBS_ALL) -o $@
+	$(call say,LD,$@) $(CC) $(CFLAGS_ALL) -DT_MPI -MMD -MP $< $(LIB) $(LDLIBS_ALL) -o $@
 
 $(B)/tests/%: tests/%.c $(LIB) $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -MMD -MP $< $(LIB) $(LDLIBS_ALL) -o $@
+	$(call say,LD,$@) $(CC) $(CFLAGS_ALL) -MMD -MP $< $(LIB) $(LDLIBS_ALL) -o $@
 
 check test: tests
 	@tests/plan.sh $(B) | tests/run.sh
