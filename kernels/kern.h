@@ -74,6 +74,28 @@ struct kern_gemm {
     bool accumulate;
 };
 
+/* Small products of training: c[i][j] (+)= sum_s a[i a_row + s a_step] b[j / 16 b_block + s b_step + j % 16], i < m, j < n,
+ * s < k. Row-major B: b_block = KERN_KB, b_step its stride; packed keys: b_block = KERN_KB k, b_step = KERN_KB; A transposed:
+ * a_row = 1. Meant to be called by each thread for its own tile. */
+struct kern_panel {
+    int64_t m, n, k, a_row, a_step, b_block, b_step, ldc;
+    const float *a, *b;
+    float *c;
+    bool accumulate;
+};
+/* Gradients of act(gate) * up, or of act(gate) where up is NULL, from dh: all (n,). dgate may be gate, dup may be up. */
+struct kern_act_grad {
+    int64_t n;
+    const float *dh, *gate, *up;
+    float *dgate, *dup;
+};
+/* m_i = sigmoid((s_i - tau) / T) of the differentiable top-k */
+struct kern_soft {
+    int64_t n;
+    const float *s;
+    float tau, inv_T;
+};
+
 struct kern_table {
     const char *isa;
     bool has_bf16_dot; /* vdpbf16ps */
@@ -137,6 +159,18 @@ struct kern_table {
 
     /* linear layers, see struct kern_gemm; one thread's share */
     void (*gemm)(const struct kern_gemm *g);
+
+    /* training: see the structs above. Rows of scores are blocks of KERN_KB keys, bias has one number a block or is NULL */
+    void (*panel)(const struct kern_panel *c);
+    void (*silu_grad)(const struct kern_act_grad *c);
+    void (*gelu_grad)(const struct kern_act_grad *c, bool tanh_form);
+    float (*biased_max)(const float *s, const float *bias, int64_t blocks); /* of s + bias; -INFINITY if there is none */
+    /* s = exp(s + bias - shift), returns their sum */
+    float (*biased_exp)(float *s, const float *bias, int64_t blocks, float shift);
+    /* dp = p (dp - dot), and sums[b] += the sum over block b unless sums is NULL: the gradient of a softmax row */
+    void (*softmax_grad)(float *dp, const float *p, float dot, int64_t blocks, float *sums);
+    void (*soft_sums)(const struct kern_soft *c, float *sum, float *slope);    /* of m; of m (1 - m) */
+    void (*soft_logs)(const struct kern_soft *c, float *log_m, float *log_1m); /* ln m, ln(1 - m); log_1m may be NULL */
 
     /* n rounds of independent multiply-adds in registers; returns the floating-point operations done (kernels/peak.h) */
     double (*peak)(enum kern_dtype t, int64_t n);

@@ -42,6 +42,14 @@ void ref_rows_matmul(const struct kern_rows *c);
 void ref_block_scores(const struct kern_scores *c);
 int64_t ref_topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *work);
 void ref_gemm(const struct kern_gemm *g);
+void ref_panel(const struct kern_panel *c);
+void ref_silu_grad(const struct kern_act_grad *c);
+void ref_gelu_grad(const struct kern_act_grad *c, bool tanh_form);
+float ref_biased_max(const float *s, const float *bias, int64_t blocks);
+float ref_biased_exp(float *s, const float *bias, int64_t blocks, float shift);
+void ref_softmax_grad(float *dp, const float *p, float dot, int64_t blocks, float *sums);
+void ref_soft_sums(const struct kern_soft *c, float *sum, float *slope);
+void ref_soft_logs(const struct kern_soft *c, float *log_m, float *log_1m);
 double ref_peak(enum kern_dtype t, int64_t n);
 
 #endif
