@@ -38,6 +38,14 @@ void comm_sum_f64(const struct comm_group *g, double *x, int64_t n);
 void comm_sum_i64(const struct comm_group *g, int64_t *x, int64_t n);
 void comm_max_f32(const struct comm_group *g, float *x, int64_t n);
 void comm_max_f64(const struct comm_group *g, double *x, int64_t n);
+/* Sums over g that run beside other work: start any number, then wait for all. Every rank starts the same ones in the same
+ * order; x must be left alone until then. Collective over g. */
+struct comm_sums;
+int comm_sums_open(struct comm_sums **out, const struct comm_group *g); /* ERR_NOMEM. Local. */
+void comm_sums_start(struct comm_sums *s, float *x, int64_t n);
+void comm_sums_wait(struct comm_sums *s);
+void comm_sums_close(struct comm_sums *s); /* waits; NULL is fine */
+
 void comm_barrier(const struct comm_group *g);
 /* each rank's bytes (its own count), joined in rank order; out and n_out owned by the caller (free) on every rank */
 int comm_allgatherv(const struct comm_group *g, const void *mine, size_t n, char **out, size_t *n_out);

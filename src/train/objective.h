@@ -20,7 +20,7 @@ struct cfg_field;
 struct comm_group;
 struct kern_table;
 
-struct train_env { /* what the loop gives an objective to open with; all borrowed, until close */
+struct train_env {                    /* what the loop gives an objective to open with; all borrowed, until close */
     const char *model;                /* Hugging Face folder */
     const char *gate;                 /* gate file to start from; "": none */
     const struct attn_method *method; /* attention to train with, from the job's `method`; NULL: the objective's own choice */
@@ -29,12 +29,14 @@ struct train_env { /* what the loop gives an objective to open with; all borrowe
     const struct kern_table *kern;
     int64_t max_tokens, max_len; /* of a micro-batch, of a sequence */
     int64_t steps;               /* of the whole training */
+    int64_t repeat;              /* steps that each batch serves, one after the other; 1 as a rule */
     uint64_t seed;
 };
 
 struct train_at {        /* where the training stands */
     int64_t step, steps; /* 0 .. steps-1; all */
-    int64_t micro;       /* number of the micro-batch, unique over steps, ranks and micro-batches: a random stream */
+    int64_t micro;       /* number of the micro-batch's first sequence among all of the training; sequence s: micro + s */
+    int64_t repeat;      /* 0 .. env.repeat-1: how often the batch has been seen before */
     double temperature;  /* of soft choices, annealed by the loop */
     int phase;           /* 0: soft; 1: hard (the last part of a training) */
     uint64_t seed;
