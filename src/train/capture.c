@@ -229,6 +229,7 @@ static int run(struct attn_call *a)
     add_rows(c, a, l);
     if (a->pos + a->n < c->tokens)
         return rc;
+    AST_ASSERT(c->next == c->rows); /* ascending, without repetition */
     for (int64_t g = 0; c->tokens % c->d.block && g < c->d.kv_heads; g++)
         memset(l->pool + (g * c->blocks + c->blocks - 1) * 3 * c->d.dim, 0, (size_t)(3 * c->d.dim) * sizeof(float));
     return rc ? rc : masses(c, a);

@@ -241,14 +241,13 @@ static int64_t min64(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* One row from each of as many equal spans as rows are wanted: ascending, and spread over the sequence. */
+/* One row from each of as many spans as rows are wanted: ascending, all different, spread over the sequence. */
 static int64_t sample_rows(struct distil *d, int64_t tokens, int64_t number)
 {
-    int64_t first = (int64_t)(d->o->from * (double)tokens), n = min64(d->o->rows * d->env.repeat, tokens - first);
-    double span = n > 0 ? (double)(tokens - first) / (double)n : 0;
+    int64_t first = (int64_t)(d->o->from * (double)tokens), many = tokens - first, n = min64(d->o->rows * d->env.repeat, many);
     for (int64_t i = 0; i < n; i++) {
-        double at = (double)i + rng_uniform(d->env.seed, (uint64_t)number, (uint64_t)i);
-        d->cap.row[i] = min64(first + (int64_t)(at * span), tokens - 1);
+        int64_t lo = i * many / n, hi = (i + 1) * many / n;
+        d->cap.row[i] = first + lo + rng_below(d->env.seed, (uint64_t)number, (uint64_t)i, hi - lo);
     }
     return n;
 }
