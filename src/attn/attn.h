@@ -62,7 +62,8 @@ enum attn_cap {
     ATTN_EXACT = 2,     /* equals dense attention */
     ATTN_LEARNED = 4,   /* takes gate weights; without them it runs untrained, or its check() says no */
     ATTN_NEEDS_RAW = 8, /* reads q0, k0, x */
-    ATTN_BACKWARD = 16
+    ATTN_BACKWARD = 16,
+    ATTN_ALL_PAIRS = 32 /* sees every pair, though not exactly (features of a kernel): no density, compare by flops */
 };
 
 struct attn_method {

@@ -49,6 +49,8 @@ static const struct setting settings[] = {
     {"longformer", {"m.window=[30, 40, 50]"}},
     {"longformer", {"m.window=[30]", "m.dilation=3", "m.global=[0, 7, 100]"}},
     {"bigbird", {"m.block=16", "m.window=2", "m.global=1", "m.random=2"}},
+    {"performer", {"m.features=50"}},
+    {"performer", {"m.features=20", "m.hyperbolic=true", "m.norm=\"sqrt-dim\""}},
     {"sparse-transformer", {"m.l=16"}},
     {"sparse-transformer", {"m.l=16", "m.kind=\"fixed\"", "m.c=3", "m.verts=2"}},
     {"sparse-transformer", {"m.l=20", "m.heads=\"split\""}},
@@ -176,7 +178,7 @@ static void promises(struct world *a, struct world *b, struct how *h)
     T_CHECK(a->peak <= a->promised);
     T_CHECK(a->stats.pairs_causal == (double)H * N * (N + 1) / 2);
     T_CHECK(a->stats.pairs_seen > 0 && a->stats.pairs_seen <= a->stats.pairs_causal);
-    T_CHECK((a->stats.pairs_seen == a->stats.pairs_causal) == ((h->m->caps & ATTN_EXACT) != 0));
+    T_CHECK((a->stats.pairs_seen == a->stats.pairs_causal) == ((h->m->caps & (ATTN_EXACT | ATTN_ALL_PAIRS)) != 0));
     T_CHECK(a->stats.tile_dense + a->stats.tile_blocks + a->stats.tile_gather > 0);
     for (int64_t i = 0; i < N * H * DIM; i++)
         if (!isfinite(a->out[i])) {
@@ -295,6 +297,11 @@ static void a_budget_for_all_equals_dense_bit_for_bit(void)
 static void window(struct world *a, struct world *b, struct how *h)
 {
     h->window = 60;
+    if (h->m->caps & ATTN_ALL_PAIRS) { /* it cannot forget, and must say so */
+        T_CHECK(run(a, h) == ERR_ARG && strstr(err_text(), "sliding window of 60"));
+        err_clear();
+        return;
+    }
     must_run(a, h);
     for (int64_t x = 0; x < 10 * G * DIM; x++)
         b->k[x] += 1, b->k0[x] += 1, b->v[x] -= 2;
