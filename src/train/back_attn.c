@@ -151,6 +151,7 @@ static void clear_gate(const struct tile_run *r, struct back_room *w)
 {
     const struct back_gate *g = r->a->gate;
     int64_t sums = r->a->shape->kv_heads * g->nsg * 16 * r->a->shape->dim;
+    w->dtemp = 0;
     clear(w->ddist, g->units * g->buckets);
     clear(w->dbeta, r->a->shape->heads);
     clear(w->dblk, g->units * g->ng * 16 * g->width);
@@ -179,11 +180,12 @@ static void join_keys(const struct tile_run *r, const struct tile_room *rooms, i
 static void join_gate(const struct tile_run *r, const struct tile_room *rooms, int threads)
 {
     const struct back_attn *a = r->a;
-    const struct back_gate *g = a->gate;
+    struct back_gate *g = a->gate;
     const struct kern_table *k = a->kern;
     int64_t d = a->shape->dim, G = a->shape->kv_heads, sums = G * g->nsg * 16 * d, per = g->rule->summary;
     for (int i = 0; i < threads; i++) {
         const struct back_room *w = &rooms[i].gate;
+        g->dtemp += w->dtemp;
         k->add(g->dblk, w->dblk, g->units * g->ng * 16 * g->width);
         if (g->g->dist)
             k->add(g->g->dist, w->ddist, g->units * g->buckets);

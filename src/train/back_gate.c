@@ -363,6 +363,8 @@ static void soften(const struct back_gate *g, struct back_room *r, const struct 
     float by = (float)(1 / g->rule->temperature);
     for (int64_t j = 0; j < n; j++)
         a[j] = (a[j] - m[j] * (float)mean) * by;
+    /* m depends on T through z = (s - tau) / T alone: dT = -sum ds z, and tau drops out as the ds sum to 0 */
+    r->dtemp -= (double)(g->kern->dot(a, r->s + i * r->ld + lo, n) * by);
     asked(g, set, t->unit, &capped);
     if (!capped)
         g->drho[set->token * g->units + t->unit] =

@@ -37,6 +37,7 @@ struct back_gate {
     float *du, *drho, *dblk;    /* (n, units, e), (n, units), (units, 16 ng, e): of rotated vectors */
     float *dkbar, *dvbar;       /* (G, 16 nsg, d) */
     float *dq0, *dk0, *dx;      /* added to; NULL: not wanted */
+    double dtemp;               /* d loss / d temperature, added to */
     struct arena *step;
 };
 
@@ -51,6 +52,7 @@ struct back_room {
     float *ddist, *dbeta;   /* (units, buckets), (H,) this thread's sums */
     float *dblk;            /* (units, 16 ng, e) this thread's sums */
     float *dkbar, *dvbar;   /* (G, 16 nsg, d) this thread's sums */
+    double dtemp;
 };
 
 /* Makes vectors of tokens and blocks. Takes back_gate_bytes() of g->step and keeps it. ERR_NOMEM. */
