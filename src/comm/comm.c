@@ -124,6 +124,20 @@ int comm_survivors(const struct comm_group *g, const uint8_t *dead, struct comm_
     return ERR_OK;
 }
 
+void comm_subset(const struct comm_group *g, const int *rank, int n, struct comm_group **out)
+{
+    enum { TAG = 4712 };
+    MPI_Group all, some;
+    MPI_Comm c;
+    MPI_Comm_group(g->h->comm, &all);
+    MPI_Group_incl(all, n, rank, &some);
+    MPI_Comm_create_group(g->h->comm, some, TAG, &c);
+    MPI_Group_free(&some);
+    MPI_Group_free(&all);
+    *out = comm_wrap(c);
+    AST_ASSERT(*out != NULL); /* a few bytes; the others wait for us */
+}
+
 void comm_free(struct comm_group *g)
 {
     int down = 0;

@@ -25,6 +25,9 @@ int comm_split(const struct comm_group *g, int color, int key, struct comm_group
 /* New group of the ranks r with dead[r] == 0; all survivors pass the same list. Collective over the survivors only: the
  * others may be gone. */
 int comm_survivors(const struct comm_group *g, const uint8_t *dead, struct comm_group **out);
+/* New group of the n given ranks of g, in that order; this rank is one of them. Groups made at one time have no rank in
+ * common. Collective over these ranks only. */
+void comm_subset(const struct comm_group *g, const int *rank, int n, struct comm_group **out);
 void comm_free(struct comm_group *g); /* collective over g; NULL is fine */
 
 /* Collective. A rank that failed keeps its code; the others leave with ERR_PEER and the worst rank's sentence.

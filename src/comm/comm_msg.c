@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/timer.h"
 #include "comm/comm_mpi.h"
 
@@ -26,9 +27,11 @@ enum { ORDER_ALIVE = -1, SPINS = 64 };
 struct comm_link {
     MPI_Comm talk, beat;
     int rank, size;
-    struct comm_link_opts o;
     struct outgoing *out; /* sends that MPI has not finished yet */
     /* shared with the beat thread */
+    _Atomic double beat_s, orphan_s, guard_s; /* guard_s 0: nobody is watched */
+    atomic_int orphan_status;
+    _Atomic(const char *) guarded;
     _Atomic double *heard; /* (size,) timer_now() of the last beat */
     atomic_int *order;     /* (size,) ORDER_ALIVE, or the exit status to end with */
     atomic_bool ending;
@@ -82,16 +85,36 @@ static void give_beats(struct comm_link *l)
             send_beat(l, r, ORDER_ALIVE);
 }
 
+/* A rank is dead and the others wait for it in a collective: all end. The orders need MPI's progress to go out. */
+static _Noreturn void give_up(struct comm_link *l, int dead)
+{
+    int status = atomic_load(&l->orphan_status);
+    log_error("rank %d gave no sign of life during %s: all ranks end; what was finished is kept, the same command goes on", dead,
+              atomic_load(&l->guarded));
+    for (int r = 1; r < l->size; r++)
+        if (atomic_exchange(&l->order[r], status) == ORDER_ALIVE)
+            send_beat(l, r, status);
+    for (int i = 0; i < 100; i++) {
+        take_beats(l);
+        nap(0.01);
+    }
+    fflush(NULL);
+    _exit(status);
+}
+
 static void beat(struct comm_link *l)
 {
-    double now = timer_now();
+    double now = timer_now(), orphan_s = atomic_load(&l->orphan_s), guard_s = atomic_load(&l->guard_s);
     take_beats(l);
-    if (now - l->last_beat >= l->o.beat_s) {
+    if (now - l->last_beat >= atomic_load(&l->beat_s)) {
         l->last_beat = now;
         give_beats(l);
     }
-    if (l->rank != 0 && l->o.orphan_s > 0 && now - atomic_load(&l->heard[0]) > l->o.orphan_s)
-        _exit(l->o.orphan_status);
+    if (l->rank != 0 && orphan_s > 0 && now - atomic_load(&l->heard[0]) > orphan_s)
+        _exit(atomic_load(&l->orphan_status));
+    for (int r = 1; guard_s > 0 && l->rank == 0 && l->threaded && r < l->size; r++)
+        if (atomic_load(&l->order[r]) == ORDER_ALIVE && now - atomic_load(&l->heard[r]) > guard_s)
+            give_up(l, r);
 }
 
 static void *beat_thread(void *arg)
@@ -99,9 +122,23 @@ static void *beat_thread(void *arg)
     struct comm_link *l = arg;
     while (!atomic_load(&l->ending)) {
         beat(l);
-        nap(l->o.beat_s / 8 < 0.05 ? l->o.beat_s / 8 : 0.05);
+        double pause = atomic_load(&l->beat_s) / 8;
+        nap(pause < 0.05 ? pause : 0.05);
     }
     return NULL;
+}
+
+void comm_link_tune(struct comm_link *l, const struct comm_link_opts *o)
+{
+    atomic_store(&l->beat_s, o->beat_s);
+    atomic_store(&l->orphan_s, o->orphan_s);
+    atomic_store(&l->orphan_status, o->orphan_status);
+}
+
+void comm_link_guard(struct comm_link *l, double silent_s, const char *what)
+{
+    atomic_store(&l->guarded, what);
+    atomic_store(&l->guard_s, silent_s);
 }
 
 static void release(struct comm_link *l)
@@ -131,7 +168,7 @@ int comm_link_open(struct comm_link **out, const struct comm_group *world, const
     }
     l->rank = world->rank;
     l->size = world->size;
-    l->o = *o;
+    comm_link_tune(l, o);
     MPI_Comm_dup(comm_mpi(world), &l->talk);
     MPI_Comm_dup(comm_mpi(world), &l->beat);
     for (int r = 0; r < l->size; r++) {
@@ -139,7 +176,9 @@ int comm_link_open(struct comm_link **out, const struct comm_group *world, const
         atomic_init(&l->order[r], ORDER_ALIVE);
     }
     MPI_Query_thread(&level);
-    l->threaded = level == MPI_THREAD_MULTIPLE && l->size > 1 && pthread_create(&l->thread, NULL, beat_thread, l) == 0;
+    l->threaded = level == MPI_THREAD_MULTIPLE && l->size > 1; /* the thread reads it */
+    if (l->threaded && pthread_create(&l->thread, NULL, beat_thread, l) != 0)
+        l->threaded = false;
     *out = l;
     return ERR_OK;
 }

@@ -31,7 +31,8 @@ struct comm_link_opts {
     int orphan_status;
 };
 int comm_link_open(struct comm_link **out, const struct comm_group *world, const struct comm_link_opts *o);
-void comm_link_close(struct comm_link *l); /* local; NULL is fine */
+void comm_link_tune(struct comm_link *l, const struct comm_link_opts *o); /* other times from now on. Local */
+void comm_link_close(struct comm_link *l);                                /* local; NULL is fine */
 
 /* Returns at once; the bytes are copied. Messages from one rank to another arrive in order. n <= COMM_MSG_MAX. */
 void comm_link_send(struct comm_link *l, int to, int tag, const void *data, size_t n);
@@ -44,6 +45,12 @@ bool comm_link_wait(struct comm_link *l, struct comm_mail *mail, double max_s);
 
 /* Seconds since this rank last heard from rank (rank 0: of any; others: of rank 0). */
 double comm_link_silent_s(const struct comm_link *l, int rank);
+
+/* Around collectives of all ranks that live (the start, the merge), which a dead rank would make wait for ever: if one of
+ * them is silent for silent_s seconds, rank 0 says so (what: "the start"; must stay), orders all to end and ends itself,
+ * with exit code orphan_status. silent_s 0: no more. Local; only rank 0's call counts. Without MPI_THREAD_MULTIPLE nobody
+ * watches. */
+void comm_link_guard(struct comm_link *l, double silent_s, const char *what);
 
 /* Rank 0: this rank counts as dead: no more beats to it, and an order to end at once should it still live. */
 void comm_link_bury(struct comm_link *l, int rank, int status);

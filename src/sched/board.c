@@ -53,6 +53,11 @@ static double overall(const struct board *b)
     return work > 0 ? (b->seen_s + prior * weight) / work : 1;
 }
 
+double board_correction(const struct board *b)
+{
+    return overall(b);
+}
+
 double board_ratio(const struct board *b, int cell)
 {
     const struct cell *c = &b->cell[cell];
@@ -438,6 +443,12 @@ void board_done(struct board *b, int64_t shard, int64_t count, double seconds)
     b->seen_s += seconds;
 }
 
+static void set_failed(struct board *b, int64_t shard)
+{
+    b->shard[shard].state = SHARD_FAILED;
+    b->counts.failed++;
+}
+
 bool board_failed(struct board *b, int64_t shard)
 {
     struct shard *s = &b->shard[shard];
@@ -447,9 +458,27 @@ bool board_failed(struct board *b, int64_t shard)
         wait(b, shard);
         return true;
     }
-    s->state = SHARD_FAILED;
-    b->counts.failed++;
+    set_failed(b, shard);
     return false;
+}
+
+void board_give_up(struct board *b, int64_t shard)
+{
+    end_run(b, shard);
+    b->shard[shard].tries++;
+    set_failed(b, shard);
+}
+
+void board_drop(struct board *b, int cell, void (*gone)(void *context, int64_t shard), void *context)
+{
+    struct cell *c = &b->cell[cell];
+    while (c->waiting.n > 0) {
+        int64_t i = heap_pop(b, &c->waiting);
+        b->counts.waiting--;
+        set_failed(b, i);
+        gone(context, i);
+    }
+    c->waiting_work = 0;
 }
 
 void board_back(struct board *b, int64_t shard)

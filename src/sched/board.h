@@ -60,6 +60,11 @@ void board_done(struct board *b, int64_t shard, int64_t count, double seconds);
 /* An attempt failed. true: it waits for another; false: its tries are used up, it is failed. */
 bool board_failed(struct board *b, int64_t shard);
 
+/* It is failed whatever its tries: it would fail everywhere. */
+void board_give_up(struct board *b, int64_t shard);
+/* So is all of a cell that waits; calls gone() for each. */
+void board_drop(struct board *b, int cell, void (*gone)(void *context, int64_t shard), void *context);
+
 /* A group that was handed a shard gives it back untouched. */
 void board_back(struct board *b, int64_t shard);
 
@@ -71,6 +76,7 @@ void board_lose(struct board *b, int group, void (*gone)(void *context, int64_t 
 double board_predict(const struct board *b, int64_t shard);
 double board_left_s(const struct board *b);          /* waiting and running */
 double board_total_s(const struct board *b);         /* with what is done */
+double board_correction(const struct board *b);      /* measured / predicted so far, over all cells */
 double board_ratio(const struct board *b, int cell); /* measured / predicted so far */
 
 struct board_counts {

@@ -111,8 +111,14 @@ static int set_method(struct exec *e, const struct job_method *a)
     return rc;
 }
 
+void exec_regroup(struct exec *e, const struct comm_group *group)
+{
+    drop_model(e);
+    e->o.group = group;
+}
+
 /* Opens the cell's model and sets its method, unless they are there. Collective. */
-static int prepare(struct exec *e, const struct work_cell *c)
+static int prepare(struct exec *e, const struct work_cell *c, int *reach)
 {
     const struct job_model *m = &e->w->job->model[c->model];
     const struct job_method *a = &e->w->job->method[c->method];
@@ -123,11 +129,13 @@ static int prepare(struct exec *e, const struct work_cell *c)
                              .kern = &e->kern,
                              .check_finite = m->check_finite};
     int rc = ERR_OK;
+    *reach = EXEC_NO_MODEL;
     if (e->model_index != c->model) {
         drop_model(e);
-        if (m->info.weight_bytes > e->o.memory)
-            rc = err_set(ERR_NOMEM, "%s: its weights need %.1f GB, %.1f GB are allowed", m->path,
-                         (double)m->info.weight_bytes / 1e9, (double)e->o.memory / 1e9);
+        int parts = e->o.group ? e->o.group->size : 1;
+        if (m->info.weight_bytes / (size_t)parts > e->o.memory)
+            rc = err_set(ERR_NOMEM, "%s: its weights need %.3f GB of each rank, %.3f GB are allowed", m->path,
+                         (double)m->info.weight_bytes / parts / 1e9, (double)e->o.memory / 1e9);
         rc = comm_agree(e->o.group, rc);
         rc = rc ? rc : model_open(&e->model, &how);
         if (rc)
@@ -140,6 +148,7 @@ static int prepare(struct exec *e, const struct work_cell *c)
         }
         e->model_index = c->model;
     }
+    *reach = EXEC_NO_METHOD;
     if (e->method_index != c->method) {
         rc = comm_agree(e->o.group, set_method(e, a));
         e->method_index = rc ? -1 : c->method;
@@ -295,20 +304,20 @@ static int run_batches(struct exec *e, const struct exec_shard *s, const struct 
     return rc;
 }
 
-int exec_run(struct exec *e, const struct exec_shard *s, struct outcome *o, bool *fatal)
+int exec_run(struct exec *e, const struct exec_shard *s, struct outcome *o, int *reach)
 {
     const struct work_cell *c = &e->w->cell[s->cell];
     const struct task *t = e->w->job->task[c->task].impl;
     double peak, t0 = timer_now();
     int rc = comm_agree(e->o.group, work_need(e->w, c->set));
-    *fatal = false;
+    *reach = EXEC_SHARD;
     *o = (struct outcome){0};
-    if (!rc) {
-        rc = prepare(e, c);
-        *fatal = rc == ERR_FORMAT || rc == ERR_ARG;
-    }
     if (!rc)
+        rc = prepare(e, c, reach);
+    if (!rc) {
+        *reach = EXEC_SHARD;
         rc = comm_agree(e->o.group, outcome_open(o, s->count, (int)model_info(e->model)->layers));
+    }
     if (rc)
         return rc;
     o->cell = s->cell;

@@ -19,8 +19,14 @@ struct exec_opts {
     int rank; /* in the world, for the record */
 };
 
+/* How far an error reaches: EXEC_NO_METHOD, _MODEL: none of the model's cells (with this method) can run, here at least. */
+enum exec_reach { EXEC_SHARD, EXEC_NO_METHOD, EXEC_NO_MODEL };
+
 int exec_open(struct exec **out, struct work *w, const struct exec_opts *o); /* ERR_NOMEM, ERR_ARG. Local. */
 void exec_close(struct exec *e);                                             /* collective over the group; NULL is fine */
+
+/* Another group from now on, as the phases of layout.h ask for; the model is dropped. Collective over the old group. */
+void exec_regroup(struct exec *e, const struct comm_group *group);
 
 struct exec_shard {
     int cell;
@@ -32,8 +38,8 @@ struct exec_shard {
 
 /* Fills o (opened by the call) with the samples that were finished, from the first on. Collective over the group; all
  * ranks return alike, sums over ranks are in o on each.
- * *fatal: the model or method cannot run at all, elsewhere neither (a damaged checkpoint, options that do not fit). */
-int exec_run(struct exec *e, const struct exec_shard *s, struct outcome *o, bool *fatal);
+ * reach: enum exec_reach, of an error: a damaged checkpoint, options that do not fit the model. */
+int exec_run(struct exec *e, const struct exec_shard *s, struct outcome *o, int *reach);
 
 /* Predicted bytes beside the weights of the positions first .. first+count-1 at once; the cell's model must be the one that
  * ran last (0 otherwise). Local. */

@@ -15,7 +15,7 @@
 /* The resolved options of a group, but for those that only name or place things. */
 static int add_group(const struct job *j, struct buf *out, const char *group, const char *label)
 {
-    static const char *const skip[] = {"name", "path", "gate", "lengths", "check_finite", NULL};
+    static const char *const skip[] = {"name", "path", "gate", "lengths", "tensor", "check_finite", NULL};
     struct cfg_record r;
     int rc = ERR_OK;
     for (int i = 0; cfg_record_at(j->cfg, i, &r) && !rc; i++) {

@@ -42,11 +42,12 @@ static const struct cfg_field task_fields[] = {
     CFG_STR(struct job_task, name, "", "name in the results; empty: the task's name"),
     CFG_STR_REQ(struct job_task, task, "task; its own options stand beside it"),
     CFG_INTS(struct job_task, lengths, "0", 0, 1e9, "sequence lengths to run it at; 0: the model's own context"),
+    CFG_INTS(struct job_task, tensor, "0", 0, 1024, "ranks of a worker group, one number for all lengths or one for each; 0: run.tensor"),
     CFG_END,
 };
 static const struct cfg_field run_fields[] = {
     CFG_INT(struct job_run, threads, 0, 0, 4096, "OpenMP threads of a rank; 0: cores of the machine / ranks on it"),
-    CFG_INT(struct job_run, tensor, 1, 1, 1024, "ranks of a worker group, which share one model (tensor parallelism)"),
+    CFG_INT(struct job_run, tensor, 1, 0, 1024, "ranks of a worker group, which share one model (tensor parallelism); 0: as memory and work ask for"),
     CFG_STR(struct job_run, isa, "", "instruction set of the kernels: ref, avx2, avx512; empty: the best there is"),
     CFG_INT(struct job_run, seed, 1, 0, 9e15, "seed of everything random: bootstrap, sampling"),
     CFG_INT(struct job_run, batch_tokens, 4096, 1, 1e9, "tokens of samples that run together"),
@@ -133,6 +134,9 @@ static int load_task(struct job *j, int i)
         t->name = t->impl->name;
     if (t->lengths.n < 1)
         return err_set(ERR_ARG, "%s: %s: lengths is empty", cfg_path(j->cfg), group);
+    if (t->tensor.n > 1 && t->tensor.n != t->lengths.n)
+        return err_set(ERR_ARG, "%s: %s: tensor has %lld numbers for %lld lengths: give one for all, or one for each",
+                       cfg_path(j->cfg), group, (long long)t->tensor.n, (long long)t->lengths.n);
     return load_plugin(j, group, t->impl->fields, t->impl->opts_size, &t->opts);
 }
 

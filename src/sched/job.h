@@ -38,6 +38,7 @@ struct job_method {
 struct job_task {
     const char *name, *task;
     struct cfg_ints lengths; /* 0: the model's own context */
+    struct cfg_ints tensor;  /* ranks of a group, by length or for all; 0: run.tensor */
     const struct task *impl;
     void *opts;
 };

@@ -16,6 +16,7 @@
 #include "sched/board.h"
 #include "sched/exec.h"
 #include "sched/job.h"
+#include "sched/layout.h"
 #include "sched/outcome.h"
 #include "sched/proto.h"
 #include "sched/status.h"
@@ -26,7 +27,7 @@
 
 /* A group's queue: at least one shard behind the one that runs, more if they are short. */
 static const double AHEAD_S = 0.3;
-enum { AHEAD_MIN = 2, AHEAD_MAX = 64 };
+enum { AHEAD_MIN = 2, AHEAD_MAX = 64, UNABLE = -1 };
 /* Clocks are looked at so often. */
 static const double TICK_S = 0.1;
 
@@ -46,27 +47,37 @@ struct desk {
     double *expect; /* predicted seconds of each shard when it was handed out, by shard; grows with the board */
     int64_t expect_cap;
     bool stopping, too_late; /* too_late: what waits would not end before the deadline */
-    double stop_s, next_tick, start;
+    double stop_s, next_tick;
     int remote_signal;
-    struct status status;
+    int *unable; /* (cells,) the rank, plus 1, that could not run it at all; UNABLE: it is given up */
     struct comm_mail mail;
 };
 
-static void now_of(const struct desk *k, const char *state, struct status_now *n)
+static void say_status(const struct desk *k, const char *state)
 {
+    const struct master *m = k->m;
+    const struct board *b = m->board;
     struct board_counts c;
-    board_counts(k->m->board, &c);
-    *n = (struct status_now){.state = state,
-                             .left_s = board_left_s(k->m->board),
-                             .total_s = board_total_s(k->m->board),
-                             .groups = board_groups(k->m->board),
-                             .dead = k->out->n_dead,
-                             .waiting = c.waiting,
-                             .running = c.running,
-                             .done = c.done,
-                             .failed = c.failed,
-                             .samples_failed = k->out->failed_samples,
-                             .tokens = k->out->tokens};
+    int T = m->layout ? m->layout->tensor : 1, groups = board_groups(b) > 0 ? board_groups(b) : 1;
+    double ratio = board_correction(b), left = board_left_s(b), after = m->after_s * ratio;
+    if (!m->status)
+        return;
+    board_counts(b, &c);
+    struct status_now n = {.state = state,
+                           .left_s = left * T + after,
+                           .total_s = m->before_s * ratio + board_total_s(b) * T + after,
+                           .eta_s = left / groups + after / (groups * T),
+                           .phase = m->phase + 1,
+                           .phases = m->phases,
+                           .groups = board_groups(b),
+                           .dead = k->out->n_dead,
+                           .waiting = c.waiting,
+                           .running = c.running,
+                           .done = c.done,
+                           .failed = c.failed,
+                           .samples_failed = k->out->failed_samples,
+                           .tokens = k->out->tokens};
+    status_update(m->status, &n);
 }
 
 static void cell_text(const struct desk *k, int64_t shard, char *out, int cap)
@@ -75,16 +86,13 @@ static void cell_text(const struct desk *k, int64_t shard, char *out, int cap)
     work_cell_name(k->m->w, s->cell, out, cap);
 }
 
-/* All tries are used up: its samples are recorded as failed, with the reason, as durably as results. */
+/* Its samples are recorded as failed, with the reason, as durably as results. */
 static void record_failure(struct desk *k, int64_t shard, const char *why)
 {
     const struct shard *s = board_shard(k->m->board, shard);
     const struct work_set *set = &k->m->w->set[k->m->w->cell[s->cell].set];
     struct outcome o;
-    char name[256];
     int rc = outcome_open(&o, s->count, 0);
-    cell_text(k, shard, name, sizeof name);
-    log_error("%lld samples of %s are given up after %d attempts: %s", (long long)s->count, name, s->tries, why);
     if (!rc) {
         o.cell = s->cell;
         o.first = s->first;
@@ -105,6 +113,16 @@ static void record_failure(struct desk *k, int64_t shard, const char *why)
     outcome_close(&o);
 }
 
+/* All tries are used up. */
+static void give_up(struct desk *k, int64_t shard, const char *why)
+{
+    const struct shard *s = board_shard(k->m->board, shard);
+    char name[256];
+    cell_text(k, shard, name, sizeof name);
+    log_error("%lld samples of %s are given up after %d attempts: %s", (long long)s->count, name, s->tries, why);
+    record_failure(k, shard, why);
+}
+
 static void begin_stop(struct desk *k, const char *why)
 {
     if (k->stopping)
@@ -114,7 +132,7 @@ static void begin_stop(struct desk *k, const char *why)
     log_warn("stopping: %s; what is finished is kept, the same command goes on", why);
     for (int g = 0; g < k->groups; g++)
         if (!k->slot[g].gone)
-            comm_link_send(k->m->link, proto_leader(g, k->m->tensor), PROTO_STOP, NULL, 0);
+            comm_link_send(k->m->link, layout_leader(k->m->layout, g), PROTO_STOP, NULL, 0);
 }
 
 /* ---- handing out ---- */
@@ -163,7 +181,7 @@ static void fill(struct desk *k, int g)
     }
     s->idle = s->queued == 0;
     if (n > 0)
-        comm_link_send(k->m->link, proto_leader(g, k->m->tensor), PROTO_WORK, w, (size_t)n * sizeof *w);
+        comm_link_send(k->m->link, layout_leader(k->m->layout, g), PROTO_WORK, w, (size_t)n * sizeof *w);
 }
 
 static void fill_idle(struct desk *k)
@@ -175,13 +193,69 @@ static void fill_idle(struct desk *k)
 
 /* ---- mail ---- */
 
+struct refusal { /* why a cell's shards are given up together */
+    struct desk *k;
+    const char *why;
+};
+
+static void record_refused(void *context, int64_t shard)
+{
+    const struct refusal *r = context;
+    record_failure(r->k, shard, r->why);
+}
+
+/* This cell cannot run at all: what waits of it is failed, the other cells go on. */
+static void drop_cell(struct desk *k, int cell, const struct proto_done *d)
+{
+    char name[256];
+    work_cell_name(k->m->w, cell, name, sizeof name);
+    log_error("%s cannot run and is given up, the rest of the job goes on: %s", name, d->text);
+    board_drop(k->m->board, cell, record_refused, &(struct refusal){k, d->text});
+    if (k->out->unable++ == 0) {
+        k->out->code = d->code;
+        snprintf(k->out->why, sizeof k->out->why, "%s", d->text);
+    }
+}
+
+/* The model, or the method on it, does not run on this group. That is believed when the only group says so, or a second one;
+ * of damage, which every rank reads from the same files, also when one group has seen it twice (the others may be busy with
+ * other models for hours). */
+static bool unable(struct desk *k, int64_t shard, const struct proto_done *d, int from)
+{
+    const struct work *w = k->m->w;
+    const struct work_cell *it = &w->cell[board_shard(k->m->board, shard)->cell];
+    int mine = board_shard(k->m->board, shard)->cell;
+    bool only = board_groups(k->m->board) < 2, damage = d->code == ERR_FORMAT || d->code == ERR_ARG;
+    for (int c = 0; c < w->n_cells; c++) {
+        const struct work_cell *x = &w->cell[c];
+        if (x->model != it->model || (d->reach == EXEC_NO_METHOD && x->method != it->method) || k->unable[c] == UNABLE ||
+            w->set[x->set].tensor != w->set[it->set].tensor)
+            continue;
+        if (only || (k->unable[c] > 0 && (damage || k->unable[c] != from + 1))) {
+            k->unable[c] = UNABLE;
+            drop_cell(k, c, d);
+        } else {
+            k->unable[c] = from + 1;
+        }
+    }
+    return k->unable[mine] == UNABLE;
+}
+
 static void shard_error(struct desk *k, int64_t shard, const struct proto_done *d, int from)
 {
     char name[256];
+    /* Weights or a method that do not fit into memory here may fit elsewhere; what is damaged is so for all. */
+    bool whole =
+        d->reach != EXEC_SHARD && (d->code == ERR_FORMAT || d->code == ERR_ARG || d->code == ERR_NOMEM || d->code == ERR_PEER);
     cell_text(k, shard, name, sizeof name);
+    if (whole && unable(k, shard, d, from)) {
+        board_give_up(k->m->board, shard);
+        record_failure(k, shard, d->text);
+        return;
+    }
     log_warn("rank %d could not compute %s: %s", from, name, d->text);
     if (!board_failed(k->m->board, shard))
-        record_failure(k, shard, d->text);
+        give_up(k, shard, d->text);
     else
         fill_idle(k);
 }
@@ -197,13 +271,6 @@ static void account(struct desk *k, const struct proto_done *d, int from)
         board_done(b, d->shard, d->count, d->compute_s);
         break;
     case PROTO_ERROR: shard_error(k, d->shard, d, from); break;
-    case PROTO_FATAL:
-        board_back(b, d->shard);
-        if (!k->out->fatal)
-            k->out->code = err_set(d->code, "%s", d->text);
-        k->out->fatal = true;
-        begin_stop(k, "the job cannot run");
-        break;
     default: /* PROTO_DISK */
         board_back(b, d->shard);
         log_error("rank %d: %s", from, d->text);
@@ -225,22 +292,26 @@ static void take_done(struct desk *k, int g)
 
 static void give_back(void *context, int64_t shard)
 {
-    record_failure(context, shard, "the groups that computed it died or hung");
+    give_up(context, shard, "the groups that computed it died or hung");
 }
 
 static void bury(struct desk *k, int g, const char *why)
 {
     struct slot *s = &k->slot[g];
-    int T = k->m->tensor, leader = proto_leader(g, T);
+    int T = k->m->layout->tensor;
+    const int *member = &k->m->layout->member[g * T];
     if (s->gone)
         return;
-    log_warn("rank%s %d%s%.0d: %s; %d of %d groups go on", T > 1 ? "s" : "", leader, T > 1 ? " to " : "",
-             T > 1 ? leader + T - 1 : 0, why, board_groups(k->m->board) - 1, k->groups);
+    if (T > 1)
+        log_warn("ranks %d to %d: %s; %d of %d groups go on", member[0], member[T - 1], why, board_groups(k->m->board) - 1,
+                 k->groups);
+    else
+        log_warn("rank %d: %s; %d of %d groups go on", member[0], why, board_groups(k->m->board) - 1, k->groups);
     s->gone = true;
-    for (int r = leader; r < leader + T; r++) {
-        comm_link_bury(k->m->link, r, 75);
-        k->out->n_dead += !k->out->dead[r];
-        k->out->dead[r] = 1;
+    for (int i = 0; i < T; i++) {
+        comm_link_bury(k->m->link, member[i], 75);
+        k->out->n_dead += !k->out->dead[member[i]];
+        k->out->dead[member[i]] = 1;
     }
     board_lose(k->m->board, g, give_back, k);
     fill_idle(k);
@@ -248,7 +319,7 @@ static void bury(struct desk *k, int g, const char *why)
 
 static void take_mail(struct desk *k)
 {
-    int g = proto_group_of(k->mail.from, k->m->world->size, k->m->tensor);
+    int g = k->m->layout->group_of[k->mail.from];
     if (k->mail.tag == PROTO_SIGNAL) {
         memcpy(&k->remote_signal, k->mail.data, sizeof k->remote_signal);
         return;
@@ -266,10 +337,9 @@ static void take_mail(struct desk *k)
 
 static void check_ranks(struct desk *k)
 {
-    int T = k->m->tensor;
     double now = timer_now();
     for (int r = 1; r < k->m->world->size; r++) {
-        int g = proto_group_of(r, k->m->world->size, T);
+        int g = k->m->layout->group_of[r];
         if (k->out->dead[r] || comm_link_silent_s(k->m->link, r) < k->run->dead_s)
             continue;
         if (g >= 0) {
@@ -303,7 +373,6 @@ static const char *why_stop(const struct desk *k, char *text, int cap)
 static void tick(struct desk *k)
 {
     char text[128];
-    struct status_now n;
     double now = timer_now();
     if (now < k->next_tick)
         return;
@@ -314,8 +383,7 @@ static void tick(struct desk *k)
     const char *why = why_stop(k, text, sizeof text);
     if (why)
         begin_stop(k, why);
-    now_of(k, k->stopping ? "stopping" : "running", &n);
-    status_update(&k->status, &n);
+    say_status(k, k->stopping ? "stopping" : "running");
 }
 
 /* ---- one process ---- */
@@ -402,40 +470,33 @@ static void run_groups(struct desk *k)
 
 int master_run(struct master *m, struct master_result *out)
 {
-    struct desk *k = calloc(1, sizeof *k);
-    struct status_now n;
-    int ranks = m->world ? m->world->size : 1;
-    *out = (struct master_result){.dead = calloc((size_t)ranks, 1)};
-    if (k) {
-        k->groups = m->link ? proto_groups(ranks, m->tensor) : 0;
-        k->slot = calloc((size_t)k->groups + 1, sizeof *k->slot);
+    struct desk k = {.m = m, .run = &m->w->job->run, .out = out, .groups = m->link ? m->layout->groups : 0};
+    int ranks = m->world ? m->world->size : 1, rc = ERR_OK;
+    double start = timer_now();
+    if (!out->dead)
+        out->dead = calloc((size_t)ranks, 1);
+    k.slot = calloc((size_t)k.groups + 1, sizeof *k.slot);
+    k.unable = calloc((size_t)m->w->n_cells + 1, sizeof *k.unable);
+    if (!k.slot || !k.unable || !out->dead) {
+        rc = err_set(ERR_NOMEM, "no memory for the master of %d ranks", ranks);
+        goto out;
     }
-    if (!k || !k->slot || !out->dead) {
-        free(k);
-        return err_set(ERR_NOMEM, "no memory for the master of %d ranks", ranks);
-    }
-    k->m = m;
-    k->run = &m->w->job->run;
-    k->out = out;
-    k->start = timer_now();
-    status_begin(&k->status, m->w->job->name, m->store->folder, board_total_s(m->board), 0);
     if (m->link)
-        run_groups(k);
+        run_groups(&k);
     else
-        run_alone(k);
-    out->wall_s = timer_now() - k->start;
-    now_of(k, out->stopped ? "stopped" : "merging", &n);
-    status_end(&k->status, &n);
-    free(k->slot);
-    free(k->expect);
-    free(k);
-    return ERR_OK;
+        run_alone(&k);
+    out->wall_s += timer_now() - start;
+out:
+    free(k.slot);
+    free(k.unable);
+    free(k.expect);
+    return rc;
 }
 
-void master_end(struct master *m, const struct master_result *r, bool merge, int status)
+void master_end(const struct master *m, const struct master_result *r, int next)
 {
     char bytes[COMM_MSG_MAX] = {0};
-    struct proto_end e = {.merge = merge, .status = status};
+    struct proto_end e = {.next = next};
     size_t set = ((size_t)m->world->size + 7) / 8;
     AST_ASSERT(sizeof e + set <= sizeof bytes);
     memcpy(bytes, &e, sizeof e);
@@ -443,8 +504,8 @@ void master_end(struct master *m, const struct master_result *r, bool merge, int
         if (r->dead[i])
             bytes[sizeof e + (size_t)i / 8] = (char)(bytes[sizeof e + (size_t)i / 8] | 1 << i % 8);
     for (int i = 1; i < m->world->size; i++) {
-        int g = proto_group_of(i, m->world->size, m->tensor);
-        if (!r->dead[i] && (g < 0 || proto_leader(g, m->tensor) == i))
+        int g = m->layout->group_of[i];
+        if (!r->dead[i] && (g < 0 || layout_leader(m->layout, g) == i))
             comm_link_send(m->link, i, PROTO_END, bytes, sizeof e + set);
     }
 }

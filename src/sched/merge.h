@@ -23,10 +23,10 @@ struct merge_rank { /* one a rank of the merge, in rank order */
 };
 
 struct merge_info {
-    const char *path;         /* of results.h5 */
-    const int64_t *sizes;     /* (cells,) samples */
-    const char *command_line; /* NULL: unknown */
-    int ranks, groups, tensor, threads, dead;
+    const char *path;                         /* of results.h5 */
+    const int64_t *sizes;                     /* (cells,) samples */
+    const char *command_line;                 /* NULL: unknown */
+    int ranks, groups, tensor, threads, dead; /* groups, tensor: of the last phase */
     double wall_s;
     const char *state;            /* "complete", "incomplete", "failed samples" */
     const char *isa, *code[8][2]; /* name, text; ends with a NULL name */

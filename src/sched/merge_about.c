@@ -33,7 +33,7 @@ void merge_parameters(struct merge_out *o)
     const char *source = cfg_source(o->w->job->cfg);
     h5_group(o->f, "/parameters");
     for (int i = 0; cfg_record_at(o->w->job->cfg, i, &r); i++) {
-        if (!strcmp(r.group, "run") && (!strcmp(r.key, "threads") || !strcmp(r.key, "tensor")))
+        if (!strcmp(r.key, "tensor") || (!strcmp(r.group, "run") && !strcmp(r.key, "threads")))
             continue;
         if (!strcmp(r.key, "output"))
             continue;

@@ -30,8 +30,8 @@ static double time_batch(struct exec *e, const struct plan *p, int cell, int64_t
     struct exec_shard x = {
         .cell = cell, .first = s->batch_at[batch], .count = s->batch_at[batch + 1] - s->batch_at[batch], .isolate = true};
     struct outcome o;
-    bool fatal;
-    if (exec_run(e, &x, &o, &fatal))
+    int reach;
+    if (exec_run(e, &x, &o, &reach))
         return -1;
     double t = o.compute_s;
     outcome_close(&o);

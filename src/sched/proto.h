@@ -5,7 +5,7 @@
  *       | <-- DONE: one shard -------- |   committed to disk, or failed with its sentence
  *       | --- STOP ------------------> |   end after the batch that runs
  *       | <-- STOPPED ---------------- |   what was queued is untouched
- *       | --- END: who is dead ------> |   meet for the merge, or leave
+ *       | --- END: who is dead ------> |   meet for the next phase, for the merge, or leave
  *       | <-- SIGNAL ----------------- |   a signal came to this rank */
 #ifndef AST_SCHED_PROTO_H
 #define AST_SCHED_PROTO_H
@@ -21,37 +21,22 @@ struct proto_work {
     int32_t cell, isolate;
 };
 
-enum proto_kind { PROTO_FINISHED, PROTO_ERROR, PROTO_FATAL, PROTO_DISK };
+enum proto_kind { PROTO_FINISHED, PROTO_ERROR, PROTO_DISK };
 
 struct proto_done {
     int64_t shard, count, tokens, failed; /* count: positions finished */
     double compute_s;
-    int32_t kind, code;
-    char text[512]; /* the sentence, unless finished */
+    int32_t kind, code, reach; /* reach: enum exec_reach, of an error */
+    char text[512];            /* the sentence, unless finished */
 };
 
+enum proto_next { PROTO_LEAVE, PROTO_MERGE, PROTO_PHASE };
+
 struct proto_end {
-    int32_t merge;  /* meet for the merge; else leave */
-    int32_t status; /* exit status */
-    uint8_t dead[]; /* a bit a rank of the world */
+    int32_t next;   /* enum proto_next */
+    uint8_t dead[]; /* a bit a rank of the world; groups follow from it: layout.h */
 };
 
 enum { PROTO_WORK_MAX = COMM_MSG_MAX / sizeof(struct proto_work) };
-
-/* Groups: ranks 1 .. T are group 0, and so on; ranks that do not fill a group have none. */
-static inline int proto_groups(int ranks, int tensor)
-{
-    return (ranks - 1) / tensor;
-}
-
-static inline int proto_leader(int group, int tensor)
-{
-    return 1 + group * tensor;
-}
-
-static inline int proto_group_of(int rank, int ranks, int tensor)
-{
-    return rank > 0 && (rank - 1) / tensor < proto_groups(ranks, tensor) ? (rank - 1) / tensor : -1;
-}
 
 #endif

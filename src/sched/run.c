@@ -14,15 +14,16 @@
 #include "comm/comm.h"
 #include "comm/comm_msg.h"
 #include "io/file.h"
-#include "sched/board.h"
+#include "sched/deal.h"
 #include "sched/exec.h"
 #include "sched/gather.h"
 #include "sched/identity.h"
 #include "sched/job.h"
+#include "sched/layout.h"
 #include "sched/master.h"
 #include "sched/merge.h"
-#include "sched/policy.h"
 #include "sched/proto.h"
+#include "sched/status.h"
 #include "sched/stop.h"
 #include "sched/store.h"
 #include "sched/summary.h"
@@ -30,24 +31,34 @@
 #include "sched/work.h"
 #include "sched/worker.h"
 
-/* Limits of the watchdog: rank 0 may read large datasets and digest large models at the start. */
-enum { START_S = 3600, MERGE_S = 1800 };
+/* Limits of the watchdog, behind the heartbeats: rank 0 may read large datasets and digest large models at the start. */
+enum { LINK_S = 600, START_S = 3600, MERGE_S = 1800 };
+/* A rank that is silent for so long is dead, until the job says how long it may be. AST_DEAD_S says otherwise. */
+static double early_dead_s(void)
+{
+    const char *s = getenv("AST_DEAD_S");
+    double v = s ? strtod(s, NULL) : 0;
+    return v > 0 ? v : 30;
+}
 
 struct run {
     const struct run_opts *o;
     const struct comm_group *world;
-    struct comm_group *group; /* tensor parallel; NULL: this rank alone, or none */
     struct job *job;
     struct work *work;
     struct store store;
     struct comm_link *link;
     struct exec *exec;
-    int rank, ranks, groups, tensor, threads, my_group; /* my_group -1: rank 0, or a rank too many */
+    int rank, ranks, threads;
+    int *tensor, n_phases; /* (phases,) ranks of a group */
+    int groups;            /* of the phase that ran last, with its tensor */
+    int last_tensor;
     size_t memory;
     int64_t *sizes; /* (cells,) samples */
     struct worker_times times;
     uint8_t *dead; /* (ranks,) */
     struct master_result result;
+    struct status status;
 };
 
 /* ---- start: every step ends in agreement ---- */
@@ -109,134 +120,76 @@ static int open_store(struct run *r)
     return comm_agree(r->world, rc);
 }
 
-static int open_groups(struct run *r)
-{
-    int color = -1, rc = ERR_OK;
-    r->tensor = (int)r->job->run.tensor;
-    r->groups = r->ranks > 1 ? proto_groups(r->ranks, r->tensor) : 1;
-    if (r->ranks == 1 && r->tensor > 1)
-        rc = err_set(ERR_ARG, "run.tensor = %d needs at least %d ranks: one deals out the work", r->tensor, r->tensor + 1);
-    else if (r->groups < 1)
-        rc = err_set(ERR_ARG, "run.tensor = %d needs at least %d ranks (one deals out the work), there are %d", r->tensor,
-                     r->tensor + 1, r->ranks);
-    if (rc)
-        return rc;
-    r->my_group = r->ranks > 1 ? proto_group_of(r->rank, r->ranks, r->tensor) : 0;
-    if (r->rank == 0 && r->ranks > 1 && (r->ranks - 1) % r->tensor)
-        log_warn("%d ranks fill no group of %d and stay idle", (r->ranks - 1) % r->tensor, r->tensor);
-    if (r->ranks > 1 && r->my_group >= 0)
-        color = r->my_group;
-    return r->ranks > 1 && r->tensor > 1 ? comm_split(r->world, color, r->rank, &r->group) : ERR_OK;
-}
-
 static int open_exec(struct run *r)
 {
     int rc = ERR_OK;
+    if (r->rank > 0 || r->ranks == 1)
+        rc = exec_open(&r->exec, r->work, &(struct exec_opts){.memory = r->memory, .threads = r->threads, .rank = r->rank});
+    return comm_agree(r->world, rc);
+}
+
+/* How large the groups are that compute each dataset, decided by rank 0, which has read them. */
+static int open_phases(struct run *r)
+{
+    int n = r->work->n_sets, rc = ERR_OK;
+    double memory;
     r->memory = exec_memory(r->world, r->job->run.memory_gb);
     r->threads = exec_threads(r->world, r->job->run.threads);
-    if (r->my_group >= 0)
-        rc = exec_open(&r->exec, r->work,
-                       &(struct exec_opts){.group = r->group, .memory = r->memory, .threads = r->threads, .rank = r->rank});
-    return comm_agree(r->world, rc);
+    memory = -(double)r->memory;
+    comm_max_f64(r->world, &memory, 1); /* the smallest */
+    r->tensor = calloc((size_t)n, sizeof *r->tensor);
+    rc = comm_agree(r->world, r->tensor ? ERR_OK : err_set(ERR_NOMEM, "no memory for %d datasets", n));
+    if (rc)
+        return rc;
+    if (r->rank == 0)
+        layout_choose(r->work, r->ranks, (size_t)-memory);
+    for (int i = 0; i < n; i++)
+        comm_bcast(r->world, &r->work->set[i].tensor, sizeof r->work->set[i].tensor, 0);
+    r->n_phases = layout_phases(r->work, r->tensor);
+    return ERR_OK;
+}
+
+/* First of all the heartbeats: a rank that dies during the start must not leave the others waiting for it. */
+static int open_link(struct run *r)
+{
+    int rc;
+    if (r->ranks == 1)
+        return ERR_OK;
+    rc = comm_link_open(&r->link, r->world, &(struct comm_link_opts){.beat_s = 1, .orphan_s = early_dead_s(), .orphan_status = 75});
+    if (!rc)
+        comm_link_guard(r->link, early_dead_s(), "the start");
+    return rc;
+}
+
+/* An orphan finishes its batch within the grace time, or its thread ends it. */
+static void tune_link(struct run *r)
+{
+    const struct job_run *o = &r->job->run;
+    if (!r->link)
+        return;
+    comm_link_tune(r->link, &(struct comm_link_opts){.beat_s = o->beat_s, .orphan_s = o->dead_s + o->grace_s, .orphan_status = 75});
+    comm_link_guard(r->link, o->dead_s, "the start");
 }
 
 static int start(struct run *r)
 {
-    struct comm_link_opts link;
-    int rc = job_open_all(&r->job, r->o->path, r->o->overrides, r->o->n_overrides, r->world);
-    rc = rc ? rc : open_groups(r);
+    int rc = open_link(r);
+    watch_begin(START_S, "the start");
+    rc = rc ? rc : job_open_all(&r->job, r->o->path, r->o->overrides, r->o->n_overrides, r->world);
+    if (rc)
+        return rc;
+    tune_link(r);
+    rc = comm_agree(r->world, layout_check(r->job, r->ranks));
     rc = rc ? rc : comm_agree(r->world, work_open(&r->work, r->job));
     rc = rc ? rc : open_data(r);
     rc = rc ? rc : open_store(r);
-    rc = rc ? rc : open_exec(r);
-    if (rc || r->ranks == 1)
-        return rc;
-    /* An orphan finishes its batch within the grace time, or its thread ends it. */
-    link = (struct comm_link_opts){
-        .beat_s = r->job->run.beat_s, .orphan_s = r->job->run.dead_s + r->job->run.grace_s, .orphan_status = 75};
-    return comm_link_open(&r->link, r->world, &link);
+    rc = rc ? rc : open_phases(r);
+    return rc ? rc : open_exec(r);
 }
 
-static int compute(void *context, const struct exec_shard *s, struct outcome *o, bool *fatal)
+static int compute(void *context, const struct exec_shard *s, struct outcome *o, int *reach)
 {
-    return exec_run(context, s, o, fatal);
-}
-
-/* ---- rank 0 ---- */
-
-static int cells_for_board(const struct run *r, const struct store_scan *scan, struct board_cell *cells)
-{
-    /* Corrected by the first shards; what matters at first is how the cells compare. */
-    struct work_rate rate = {.linear = 3e10 * r->threads * r->tensor, .attn = 1e10 * r->threads * r->tensor};
-    for (int i = 0; i < r->work->n_cells; i++) {
-        const struct work_set *s = &r->work->set[r->work->cell[i].set];
-        double *cost = calloc((size_t)s->n_batches, sizeof *cost);
-        if (!cost)
-            return err_set(ERR_NOMEM, "no memory for the cost of %lld batches", (long long)s->n_batches);
-        for (int64_t k = 0; k < s->n_batches; k++) {
-            struct work_cost c;
-            work_cost(r->work, i, s->batch_at[k], s->batch_at[k + 1] - s->batch_at[k], &c);
-            cost[k] = work_seconds(&c, &rate);
-        }
-        cells[i] = (struct board_cell){.model = r->work->cell[i].model,
-                                       .n = s->n,
-                                       .n_batches = s->n_batches,
-                                       .batch_at = s->batch_at,
-                                       .batch_work = cost,
-                                       .done = scan->done[i]};
-    }
-    return ERR_OK;
-}
-
-static void say_resumed(const struct run *r, const struct store_scan *scan)
-{
-    int64_t all = 0;
-    for (int i = 0; i < r->work->n_cells; i++)
-        all += r->sizes[i];
-    if (scan->samples > 0 || scan->damaged > 0)
-        log_info("going on: %lld of %lld samples were finished before (%lld files%s)", (long long)scan->samples, (long long)all,
-                 (long long)scan->files, scan->damaged ? ", damaged ones are computed again" : "");
-}
-
-static int deal(struct run *r)
-{
-    struct store_scan scan = {0};
-    struct board *board = NULL;
-    struct board_cell *cells = calloc((size_t)r->work->n_cells, sizeof *cells);
-    struct board_opts o = {.policy = policy_find(r->job->run.policy),
-                           .n_groups = r->groups,
-                           .n_models = r->job->n_models,
-                           .tries = (int)r->job->run.tries,
-                           .shard_s = r->job->run.shard_s};
-    struct master m = {.w = r->work,
-                       .store = &r->store,
-                       .link = r->link,
-                       .world = r->world,
-                       .compute = compute,
-                       .context = r->exec,
-                       .tensor = r->tensor};
-    int rc = cells ? ERR_OK : err_set(ERR_NOMEM, "no memory for the schedule");
-    rc = rc ? rc : store_scan(&r->store, r->work, &scan);
-    rc = rc ? rc : cells_for_board(r, &scan, cells);
-    rc = rc ? rc : board_open(&board, cells, r->work->n_cells, &o);
-    if (!rc) {
-        say_resumed(r, &scan);
-        log_info("%s: %d cells, %lld shards, %d group%s of %d rank%s, %d thread%s each", r->job->name, r->work->n_cells,
-                 (long long)board_shards(board), r->groups, r->groups == 1 ? "" : "s", r->tensor, r->tensor == 1 ? "" : "s",
-                 r->threads, r->threads == 1 ? "" : "s");
-        m.board = board;
-        rc = master_run(&m, &r->result);
-    }
-    board_close(board);
-    for (int i = 0; i < r->work->n_cells && cells; i++)
-        free((double *)(uintptr_t)cells[i].batch_work);
-    free(cells);
-    store_scan_free(&scan, r->work->n_cells);
-    if (rc) {
-        r->result.fatal = true;
-        r->result.code = rc;
-    }
-    return rc;
+    return exec_run(context, s, o, reach);
 }
 
 /* ---- the merge ---- */
@@ -265,6 +218,11 @@ static double busy_share(const struct merge_rank *rank, int n)
     return all > 0 ? busy / all : -1;
 }
 
+static const char *state_of(const struct run *r)
+{
+    return r->result.stopped ? "incomplete" : r->result.failed_samples ? "failed samples" : "complete";
+}
+
 static int merge(struct run *r, const struct comm_group *g, FILE *out)
 {
     struct gathered *x = NULL;
@@ -277,14 +235,12 @@ static int merge(struct run *r, const struct comm_group *g, FILE *out)
                               .command_line = r->o->command_line,
                               .ranks = r->ranks,
                               .groups = r->groups,
-                              .tensor = r->tensor,
+                              .tensor = r->last_tensor,
                               .threads = r->threads,
                               .dead = r->result.n_dead,
                               .wall_s = r->result.wall_s,
                               .isa = r->job->run.isa,
-                              .state = r->result.stopped          ? "incomplete"
-                                       : r->result.failed_samples ? "failed samples"
-                                                                  : "complete"};
+                              .state = state_of(r)};
     int rc = gather_open(&x, r->work, &r->store, r->sizes, g);
     if (rc)
         return rc;
@@ -322,11 +278,15 @@ static int merge_survivors(struct run *r, FILE *out)
     for (int i = 0; i < r->ranks; i++)
         lost |= r->dead[i] != 0;
     watch_begin(MERGE_S, "the merge");
+    if (r->link)
+        comm_link_guard(r->link, r->job->run.dead_s, "the merge");
     if (lost)
         rc = comm_survivors(r->world, r->dead, &alive);
     else
         rc = ERR_OK;
     rc = rc ? rc : merge(r, lost ? alive : r->world, out);
+    if (r->link)
+        comm_link_guard(r->link, 0, "the merge");
     watch_end();
     /* The survivors' communicator is left to the end of the process: freeing it gains nothing. */
     return rc;
@@ -337,44 +297,72 @@ static int merge_survivors(struct run *r, FILE *out)
 /* Rank 0 with others, or alone. */
 static int lead(struct run *r, FILE *out)
 {
-    struct master m = {.link = r->link, .world = r->world, .tensor = r->tensor};
-    int rc = deal(r);
-    bool go_merge = !rc && !r->result.fatal;
+    struct deal d = {
+        .m = {.w = r->work, .store = &r->store, .link = r->link, .world = r->world, .compute = compute, .context = r->exec},
+        .tensor = r->tensor,
+        .n_phases = r->n_phases,
+        .threads = r->threads};
+    int64_t done = 0;
+    int rc = deal_job(&d, &r->status, &r->result, &done);
+    /* Not one cell could run: the job is wrong, and says why. */
+    if (!rc && done == 0 && r->result.unable == r->work->n_cells)
+        rc = err_set(r->result.code, "%s", r->result.why);
     if (!r->result.dead)
         r->result.dead = calloc((size_t)r->ranks, 1);
     AST_ASSERT(r->result.dead != NULL);
     memcpy(r->dead, r->result.dead, (size_t)r->ranks);
-    if (r->link)
-        master_end(&m, &r->result, go_merge, 0);
-    if (r->result.fatal)
-        return r->result.code;
-    rc = merge_survivors(r, out);
+    r->groups = d.layout.groups;
+    r->last_tensor = d.layout.tensor;
+    deal_end(&d, &r->result, rc ? PROTO_LEAVE : PROTO_MERGE);
+    if (!rc) {
+        status_end(&r->status, "merging");
+        rc = merge_survivors(r, out);
+    }
+    status_end(&r->status, rc ? "failed" : state_of(r));
     /* The lock is held until the result is in place. */
     store_close(&r->store);
     return rc;
 }
 
+/* A phase of another rank: its group, its shards. false: the master is gone. */
+static bool work_phase(struct run *r, int phase, struct worker_end *end)
+{
+    struct layout l;
+    struct comm_group *group = NULL;
+    struct worker w = {
+        .compute = compute, .context = r->exec, .store = &r->store, .link = r->link, .rank = r->rank, .dead_s = r->job->run.dead_s};
+    AST_ASSERT(layout_open(&l, r->ranks, r->tensor[phase], r->dead) == ERR_OK); /* the master notices a rank that ends */
+    int g = l.group_of[r->rank];
+    if (g >= 0 && l.tensor > 1)
+        comm_subset(r->world, &l.member[g * l.tensor], l.tensor, &group);
+    layout_close(&l);
+    exec_regroup(r->exec, group);
+    w.group = group;
+    bool alive = worker_run(&w, &r->times, end);
+    if (alive) {
+        exec_regroup(r->exec, NULL);
+        comm_free(group);
+    }
+    return alive;
+}
+
 static int follow(struct run *r)
 {
-    struct worker w = {.compute = compute,
-                       .context = r->exec,
-                       .store = &r->store,
-                       .link = r->link,
-                       .group = r->group,
-                       .rank = r->rank,
-                       .dead_s = r->job->run.dead_s};
     struct worker_end *end = calloc(1, sizeof *end);
     AST_ASSERT(end != NULL);
-    if (!worker_run(&w, &r->times, end)) {
-        log_warn("the master is gone; what was finished is kept, the same command goes on");
-        fflush(NULL);
-        _exit(75);
+    for (int phase = 0; phase == 0 || end->next == PROTO_PHASE; phase++) {
+        AST_ASSERT(phase < r->n_phases);
+        if (!work_phase(r, phase, end)) {
+            log_warn("the master is gone; what was finished is kept, the same command goes on");
+            fflush(NULL);
+            _exit(75);
+        }
+        for (int i = 0; i < r->ranks; i++)
+            r->dead[i] = end->dead[i / 8] >> i % 8 & 1;
     }
-    for (int i = 0; i < r->ranks; i++)
-        r->dead[i] = end->dead[i / 8] >> i % 8 & 1;
-    bool go_merge = end->merge;
+    int next = end->next;
     free(end);
-    return go_merge ? merge_survivors(r, NULL) : ERR_PEER;
+    return next == PROTO_MERGE ? merge_survivors(r, NULL) : ERR_PEER;
 }
 
 int run_job(const struct run_opts *o, const struct comm_group *world, FILE *out, struct run_result *res)
@@ -390,9 +378,11 @@ int run_job(const struct run_opts *o, const struct comm_group *world, FILE *out,
     r->dead = calloc((size_t)r->ranks, 1);
     AST_ASSERT(r->dead != NULL);
     stop_catch();
-    watch_begin(START_S, "the start");
+    watch_begin(LINK_S, "the start");
     rc = start(r);
     watch_end();
+    if (r->link)
+        comm_link_guard(r->link, 0, "the start");
     if (!rc)
         rc = r->rank == 0 ? lead(r, out) : follow(r);
     stop_release();
@@ -401,14 +391,13 @@ int run_job(const struct run_opts *o, const struct comm_group *world, FILE *out,
     for (int i = 0; i < r->ranks; i++)
         res->lost_ranks |= r->dead[i] != 0;
     comm_link_close(r->link);
-    if (!res->lost_ranks) {
+    if (!res->lost_ranks)
         exec_close(r->exec);
-        comm_free(r->group);
-    }
     store_close(&r->store);
     work_close(r->work);
     job_close(r->job);
     free(r->sizes);
+    free(r->tensor);
     free(r->dead);
     free(r->result.dead);
     free(r);

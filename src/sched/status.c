@@ -13,15 +13,14 @@
 
 static const double EVERY_S = 60;
 
-void status_begin(struct status *s, const char *job, const char *folder, double total_s, double done_s)
+void status_begin(struct status *s, const char *job, const char *folder)
 {
-    *s = (struct status){.job = job, .start_s = timer_now(), .next_s = timer_now() + 5};
+    *s = (struct status){.job = job, .start_s = timer_now(), .next_s = timer_now() + 5, .base = -1};
     snprintf(s->path, sizeof s->path, "%s/status.json", folder);
-    progress_begin(&s->bar, job, total_s);
-    (void)done_s;
+    progress_begin(&s->bar, job, 1);
 }
 
-static void write_json(const struct status *s, const struct status_now *n, double spent, double eta)
+static void write_json(const struct status *s, const struct status_now *n)
 {
     struct buf b = {0};
     char when[32];
@@ -33,10 +32,11 @@ static void write_json(const struct status *s, const struct status_now *n, doubl
            : buf_printf(
                  &b,
                  ", \"state\": \"%s\", \"time\": \"%s\", \"elapsed_s\": %.1f, \"eta_s\": %.1f, \"progress\": %.4f,\n"
+                 " \"phase\": %d, \"phases\": %d,\n"
                  " \"groups\": %d, \"dead_ranks\": %d, \"shards_waiting\": %lld, \"shards_running\": %lld, \"shards_done\": %lld,\n"
                  " \"shards_failed\": %lld, \"samples_failed\": %lld, \"tokens\": %lld}\n",
-                 n->state, when, spent, eta, n->total_s > 0 ? 1 - n->left_s / n->total_s : 0, n->groups, n->dead, n->waiting,
-                 n->running, n->done, n->failed, n->samples_failed, n->tokens);
+                 n->state, when, timer_now() - s->start_s, n->eta_s, n->total_s > 0 ? 1 - n->left_s / n->total_s : 0, n->phase,
+                 n->phases, n->groups, n->dead, n->waiting, n->running, n->done, n->failed, n->samples_failed, n->tokens);
     /* It only informs: a disk that is full is reported where it matters. */
     if (rc || file_write_durable(s->path, b.data, b.len))
         err_clear();
@@ -45,20 +45,27 @@ static void write_json(const struct status *s, const struct status_now *n, doubl
 
 void status_update(struct status *s, const struct status_now *n)
 {
-    double now = timer_now(), eta = n->groups > 0 ? n->left_s / n->groups : n->left_s;
+    double now = timer_now();
     char note[160];
     snprintf(note, sizeof note, "%lld of %lld shards, %d group%s%s", n->done, n->done + n->waiting + n->running + n->failed,
              n->groups, n->groups == 1 ? "" : "s", n->dead ? ", some ranks are gone" : "");
-    s->bar.total = n->total_s;
-    progress_update(&s->bar, n->total_s - n->left_s, note);
+    s->last = *n;
+    if (s->base < 0)
+        s->base = n->total_s > 0 ? 1 - n->left_s / n->total_s : 0;
+    s->bar.total = n->total_s * (1 - s->base); /* of this run: what an earlier one did says nothing about our speed */
+    progress_update(&s->bar, n->total_s * (1 - s->base) - n->left_s, note);
     if (now < s->next_s)
         return;
     s->next_s = now + EVERY_S;
-    write_json(s, n, now - s->start_s, eta);
+    write_json(s, n);
 }
 
-void status_end(struct status *s, const struct status_now *n)
+void status_end(struct status *s, const char *state)
 {
+    if (!s->job)
+        return;
     progress_end(&s->bar);
-    write_json(s, n, timer_now() - s->start_s, 0);
+    s->last.state = state;
+    s->last.eta_s = 0;
+    write_json(s, &s->last);
 }

@@ -42,6 +42,10 @@ int work_open(struct work **out, const struct job *job)
         return err_set(ERR_NOMEM, "no memory for %lld datasets", (long long)sets);
     }
     w->job = job;
+    if (task_cache_open(&w->cache)) {
+        work_close(w);
+        return ERR_NOMEM;
+    }
     w->n_sets = (int)sets;
     w->n_cells = (int)sets * job->n_methods;
     for (int m = 0; m < job->n_models; m++)
@@ -49,6 +53,7 @@ int work_open(struct work **out, const struct job *job)
             for (int64_t k = 0; k < job->task[t].lengths.n; k++, s++) {
                 w->set[s] = (struct work_set){.model = m, .task = t, .length = job->task[t].lengths.v[k]};
                 fill_env(&w->set[s], job);
+                w->set[s].env.cache = w->cache;
                 for (int a = 0; a < job->n_methods; a++)
                     w->cell[c++] =
                         (struct work_cell){.model = m, .task = t, .method = a, .set = (int)s, .length = w->set[s].env.length};
@@ -69,6 +74,7 @@ void work_close(struct work *w)
         free(s->batch_at);
         free(s->signature);
     }
+    task_cache_close(w->cache);
     free(w->set);
     free(w->cell);
     free(w);

@@ -22,6 +22,7 @@ struct work_set {
     int64_t n, n_batches, tokens;
     int64_t *order, *batch_at; /* (n,) (n_batches + 1,) */
     char *signature;           /* the task's line: protocol, data, digest */
+    int tensor;                /* ranks of the groups that compute it; 0 until layout_choose */
 };
 
 struct work_cell {
@@ -34,6 +35,7 @@ struct work {
     int n_sets, n_cells;
     struct work_set *set;
     struct work_cell *cell;
+    struct task_cache *cache; /* texts, read once for all lengths */
 };
 
 int work_open(struct work **out, const struct job *job); /* no dataset is read yet. Local. ERR_NOMEM */

@@ -66,15 +66,17 @@ static void say(struct proto_done *d, int kind, int code)
 void worker_shard(struct worker *w, const struct exec_shard *s, struct proto_done *d, struct worker_times *t)
 {
     struct outcome o = {0};
-    bool fatal = false, leader = !w->group || w->group->rank == 0;
+    bool leader = !w->group || w->group->rank == 0;
+    int reach = 0;
     double t0 = timer_now();
-    int rc = w->compute(w->context, s, &o, &fatal);
+    int rc = w->compute(w->context, s, &o, &reach);
     d->count = d->tokens = d->failed = 0;
     d->compute_s = 0;
     t->compute_s += o.compute_s;
     t->load_s += timer_now() - t0 - o.compute_s;
     if (rc) {
-        say(d, fatal ? PROTO_FATAL : PROTO_ERROR, rc);
+        say(d, PROTO_ERROR, rc);
+        d->reach = reach;
         return;
     }
     d->kind = PROTO_FINISHED;
@@ -110,8 +112,7 @@ static void take_mail(struct desk *k)
     case PROTO_END:
         memcpy(&e, m->data, sizeof e);
         k->ended = true;
-        k->end->merge = e.merge;
-        k->end->status = e.status;
+        k->end->next = e.next;
         memcpy(k->end->dead, m->data + sizeof e, m->n - sizeof e);
         break;
     default: log_warn("an unknown message (tag %d) from rank %d", m->tag, m->from);
@@ -120,7 +121,7 @@ static void take_mail(struct desk *k)
 
 static void look(struct desk *k)
 {
-    while (comm_link_poll(k->w->link, &k->mail))
+    while (!k->ended && comm_link_poll(k->w->link, &k->mail)) /* what follows END is the next phase's */
         take_mail(k);
     if (stop_signal() && !k->told) {
         int32_t sig = stop_signal();
@@ -183,7 +184,6 @@ bool worker_run(struct worker *w, struct worker_times *t, struct worker_end *end
     bool leader = !w->group || w->group->rank == 0;
     struct desk *k = NULL;
     struct order o = {.what = ORDER_WORK};
-    *t = (struct worker_times){0};
     *end = (struct worker_end){0};
     if (leader) {
         k = calloc(1, sizeof *k);
@@ -194,7 +194,9 @@ bool worker_run(struct worker *w, struct worker_times *t, struct worker_end *end
     for (;;) {
         if (leader)
             next_order(k, &o, t);
+        double t0 = timer_now();
         comm_bcast(w->group, &o, sizeof o, 0);
+        t->wait_s += timer_now() - t0;
         if (o.what != ORDER_WORK)
             break;
         do_work(w, k, &o.work, t);

@@ -13,7 +13,7 @@ struct proto_done;
 struct store;
 
 /* Computes a shard: exec_run, or something simpler in tests. Collective over the group. */
-typedef int worker_compute(void *context, const struct exec_shard *s, struct outcome *o, bool *fatal);
+typedef int worker_compute(void *context, const struct exec_shard *s, struct outcome *o, int *reach);
 
 struct worker {
     worker_compute *compute;
@@ -31,12 +31,11 @@ struct worker_times {
 };
 
 struct worker_end {
-    bool merge;
-    int status;
+    int next;           /* enum proto_next */
     uint8_t dead[3800]; /* a bit a rank */
 };
 
-/* Until the master says END. false: the master is gone (end this process; all that was finished is on disk). */
+/* Until the master says END; adds to t. false: the master is gone (end this process; all that was finished is on disk). */
 bool worker_run(struct worker *w, struct worker_times *t, struct worker_end *end);
 
 /* Computes one shard and commits it (on the group's rank 0); d is filled. Collective over the group. */

@@ -30,9 +30,12 @@ for np in 2 3 5 9; do
 done
 
 # tensor parallel: ranks, size of a group; nine ranks are two groups of four
+# (5,4: one length in groups of four, the other and the other tasks in groups of two, in two phases)
 for layout in 3,2 5,4 9,4; do
-    np=${layout%,*} T=${layout#*,} out=t${layout/,/x}
-    ok "$np ranks in groups of $T" run "$np" "$out" run.tensor="$T"
+    np=${layout%,*} T=${layout#*,} out=t${layout/,/x} more=
+    [ $np = 5 ] && more='run.tensor=2 tasks.[0].tensor=[2,4]'
+    # shellcheck disable=SC2086 # words are options
+    ok "$np ranks in groups of $T" run "$np" "$out" run.tensor="$T" $more
     n=0
     for c in $(columns english) $(columns en-de) $(columns questions); do
         case $c in

@@ -73,16 +73,31 @@ bad() { # bad NAME CODE SENTENCE ARGUMENTS...
 bad "a misspelt option" 2 "run.thread is unknown; did you mean 'threads'" run.thread=2
 bad "an unknown method" 2 "dnese" 'methods.[0].method=dnese'
 bad "an unknown task" 2 "wikitxt" 'tasks.[0].task=wikitxt'
-bad "a value out of range" 2 "outside" run.tensor=0
+bad "a value out of range" 2 "outside" run.tensor=-1
 bad "a missing model" 1 "/nonexistent" 'models.[0].path=/nonexistent'
 bad "missing data" 1 "nonexistent.txt" 'tasks.[0].data=nonexistent.txt'
 bad "an unwritable output" 1 "/proc/none" output=/proc/none/x.h5
-bad "too few ranks" 2 "needs at least 9 ranks" run.tensor=8
+bad "too few ranks" 2 "need at least 9 ranks" run.tensor=8
 bad "an unknown instruction set" 2 "mmx" run.isa=mmx
 : >"$dir/empty.txt"
 bad "an empty dataset" 1 "empty.txt" "tasks.[0].data=$dir/empty.txt"
 mkdir -p "$dir/broken" && cp data/asterism-S/* "$dir/broken/" && truncate -s 100000 "$dir/broken/model.safetensors"
 bad "truncated weights" 1 "model.safetensors" "models.[0].path=$dir/broken"
+
+# a model that cannot run does not stop the others; alone it is an error
+mkdir -p "$dir/nan" && cp data/asterism-S/* "$dir/nan/" && chmod u+w "$dir"/nan/*
+printf '\377\177' | dd of="$dir/nan/model.safetensors" bs=1 seek=$(($(stat -c %s "$dir/nan/model.safetensors") - 2)) conv=notrunc 2>/dev/null
+sed "s|^models.*|models = ( { path = \"$dir/nan\"; }, { path = \"data/asterism-S\"; } );|" "$dir/job.cfg" >"$dir/two.cfg"
+for np in 1 3; do
+    timeout 60 mpirun --oversubscribe -np $np "$ASTERISM" run "$dir/two.cfg" "output=$dir/two$np.h5" >"$dir/log" 2>&1 </dev/null; rc=$?
+    ok "np $np: a model that cannot run leaves exit code 3 (is $rc)" is $rc 3
+    ok "np $np: its reason is said" says 'nan, dense, english, length 24 cannot run.*not finite\|nan, dense, english, length 24 cannot run.*NaN'
+    ok "np $np: its samples are marked" is "$(grep -c '9 of 9 samples FAILED' "$dir/log")" 2
+    h5dump -d /metrics/value "$dir/two$np.h5" 2>/dev/null | grep '(0): [0-9]' >"$dir/two"
+    h5dump -d /metrics/value "$dir/r0.h5" 2>/dev/null | grep '(0): [0-9]' >"$dir/one"
+    ok "np $np: the other model's scores are there" cmp -s "$dir/one" "$dir/two"
+done
+bad "only a model that cannot run" 1 "model.safetensors" "models.[0].path=$dir/nan" "output=$dir/nan.h5"
 
 # memory: predicted, refused, recorded
 run 2 "output=$dir/mem.h5" run.memory_gb=0.036

@@ -19,6 +19,7 @@ ranks() { pgrep -P $mpi | sort -n; }
 # Some time after the first shard is there: a rank that dies in MPI_Init takes the start with it.
 nap() { for _ in $(seq 200); do ls "$dir"/shards/*.shard >/dev/null 2>&1 && break; sleep 0.02; done; sleep "0.$((RANDOM % 6))$((RANDOM % 10))"; }
 finish() { timeout 40 tail -s 0.1 --pid=$mpi -f /dev/null || { kill -KILL $mpi; return 1; }; wait $mpi; }
+finish75() { timeout 40 tail -s 0.1 --pid=$mpi -f /dev/null || { kill -KILL $mpi; return 1; }; wait $mpi; return 0; }
 field() { grep '^found' "$dir/out" | sed -E "s/.*\b$1 ([0-9]+).*/\1/"; }
 
 for ((i = 0; i < workers; i++)); do
@@ -39,6 +40,16 @@ for ((i = 0; i < masters; i++)); do
     ok "the second run completes the first ($i)" grep -q "there $n of $n dead 0 failed 0" "$dir/out"
     ok "nothing finished is computed again ($i)" [ $(($(field found) + $(field computed))) = $n ]
     ok "something had been finished ($i)" [ "$(field found)" -gt 0 ]
+done
+
+# A rank that dies during the start, while rank 0 waits for its job file: nobody waits for it for ever.
+mkfifo "$dir/job"
+for ((i = 0; i < 2; i++)); do
+    AST_DEAD_S=1 mpirun --enable-recovery --oversubscribe -np 3 "$ASTERISM" run "$dir/job" "output=$dir/start.h5" >"$dir/out" 2>&1 </dev/null & mpi=$!
+    for _ in $(seq 100); do [ "$(pgrep -c -P $mpi -x asterism)" = 3 ] && break; sleep 0.05; done
+    sleep 1 # past MPI_Init, whose own collectives nobody guards
+    kill -KILL "$(pgrep -P $mpi -x asterism | sort -n | sed -n "$((i * 2 + 1))p")"
+    ok "the others end when rank $((i * 2)) dies during the start" finish75
 done
 
 # All at once, then a shard file torn at a random byte.

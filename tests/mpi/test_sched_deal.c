@@ -19,9 +19,11 @@
 #include "sched/exec.h"
 #include "sched/gather.h"
 #include "sched/job.h"
+#include "sched/layout.h"
 #include "sched/master.h"
 #include "sched/outcome.h"
 #include "sched/policy.h"
+#include "sched/proto.h"
 #include "sched/stop.h"
 #include "sched/store.h"
 #include "sched/work.h"
@@ -78,11 +80,11 @@ static void strike(struct stage *s)
     free(s->set.order);
 }
 
-static int pretend(void *context, const struct exec_shard *x, struct outcome *o, bool *fatal)
+static int pretend(void *context, const struct exec_shard *x, struct outcome *o, int *reach)
 {
     struct stage *s = context;
     int rc = outcome_open(o, x->count, 1);
-    *fatal = false;
+    *reach = EXEC_SHARD;
     o->cell = x->cell;
     o->first = x->first;
     o->n_counts = 2;
@@ -125,7 +127,9 @@ static void play(struct stage *s, bool commit, struct master_result *out)
     struct comm_link *link = NULL;
     struct store_scan scan = {0};
     struct store *store = commit ? &s->store : NULL;
+    struct layout layout;
     *out = (struct master_result){0};
+    T_EQ(layout_open(&layout, world->size, 1, NULL), ERR_OK);
     if (world->size > 1)
         T_EQ(comm_link_open(&link, world,
                             &(struct comm_link_opts){.beat_s = s->job.run.beat_s, .orphan_s = 60, .orphan_status = 75}),
@@ -150,22 +154,23 @@ static void play(struct stage *s, bool commit, struct master_result *out)
                            .world = world,
                            .compute = pretend,
                            .context = s,
-                           .tensor = 1};
+                           .layout = &layout};
         T_EQ(master_run(&m, out), ERR_OK);
         if (link)
-            master_end(&m, out, true, 0);
+            master_end(&m, out, PROTO_MERGE);
         board_close(board);
         store_scan_free(&scan, 1);
     } else {
         struct worker w = {
             .compute = pretend, .context = s, .store = store, .link = link, .rank = world->rank, .dead_s = s->job.run.dead_s};
-        struct worker_times t;
+        struct worker_times t = {0};
         static struct worker_end end;
         if (!worker_run(&w, &t, &end)) {
             log_warn("the master is gone");
             _exit(75);
         }
     }
+    layout_close(&layout);
     comm_link_close(link);
 }
 
@@ -229,7 +234,7 @@ static void every_sample_is_done_once(void)
     clean();
     set_stage(&s, 203, folder, 0.0005);
     play(&s, true, &r);
-    T_CHECK(!r.stopped && !r.fatal && r.failed_samples == 0);
+    T_CHECK(!r.stopped && r.unable == 0 && r.failed_samples == 0);
     check_files(&s, -1);
     free(r.dead);
     strike(&s);

@@ -18,7 +18,7 @@ tasks = ( { task = "wikitext"; name = "english"; data = "data/samples/english.tx
 run = { batch_tokens = 256; shard_s = 0.05; };
 T
 ok() { local name=$1; shift; if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "not ok - $name"; tail -n 8 "$dir/log" | sed 's/^/#   /'; fi; }
-ends() { for _ in $(seq 300); do squeue -h -j "$1" 2>/dev/null | grep -q . || return 0; sleep 0.2; done; return 1; }
+ends() { for _ in $(seq 900); do squeue -h -j "$1" 2>/dev/null | grep -q . || return 0; sleep 0.2; done; return 1; }
 
 # AST_RESTARTS=0: the exit code alone (RequeueExit=75 in the lab) brings it back, within seconds
 id=$(AST_RESTARTS=0 ASTERISM=$ASTERISM sbatch --parsable -N1 -n4 -t 10 -o "$dir/log" slurm/run.sbatch "$dir/job.cfg")
