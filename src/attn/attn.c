@@ -1,6 +1,7 @@
 /* The list of attention methods. */
 #include "attn/attn.h"
 
+#include <omp.h>
 #include <string.h>
 
 #include "base/buf.h"
@@ -44,4 +45,11 @@ int attn_unknown(const char *name)
             near ? near : "", near ? "'?" : "", buf_text(&list));
     buf_free(&list);
     return ERR_ARG;
+}
+
+int attn_threads(double products, int64_t items)
+{
+    enum { SERIAL = 1 << 17 }; /* some microseconds of one core */
+    int most = omp_get_max_threads();
+    return products < SERIAL ? 1 : items < most ? (int)items : most;
 }

@@ -88,6 +88,10 @@ const struct attn_method *attn_find(const char *name); /* NULL: unknown */
 const struct attn_method *attn_at(int i);              /* NULL past the end */
 int attn_unknown(const char *name);                    /* ERR_ARG naming the nearest and the list */
 
+/* OpenMP threads for a call of `items` parts and so many products (query-key pairs times head width): one where waking others
+ * costs more than they give, as for a decoded token of a short sequence. */
+int attn_threads(double products, int64_t items);
+
 /* Counters that methods add to as they run: additive over chunks, sequences and ranks. Indexed by this rank's
  * (layer, head) or (layer) by whoever owns them. */
 struct attn_stats {

@@ -126,7 +126,7 @@ static int run(struct attn_call *c)
     struct tiling t = tiling(s, c->pos, c->n);
     int64_t items = t.n * s->kv_heads * t.subs;
     size_t mark = arena_mark(c->step), each = room_bytes(s->dim);
-    int threads = (int)min64(omp_get_max_threads(), items);
+    int threads = attn_threads((double)(s->heads * s->dim) * pairs(s, c->pos, c->n), items);
     unsigned char *rooms = arena_alloc(c->step, threads, each);
     if (!rooms)
         return ERR_NOMEM;

@@ -261,7 +261,8 @@ int sparse_run(struct attn_call *c, const struct sparse_ops *ops)
     feat_view(&r.f, &d, c->state);
     size_t mark = arena_mark(c->step), lane = lane_cut(&first, NULL, &r, c->pos + c->n);
     int64_t t0 = c->pos / r.tile, tiles = (c->pos + c->n - 1) / r.tile - t0 + 1, items = tiles * r.units;
-    int threads = (int)min64(omp_get_max_threads(), items), rc = features(&r);
+    /* As if nothing was left out: choosing costs as well. */
+    int threads = attn_threads((double)(c->n * (c->pos + c->n) * c->shape->heads * c->shape->dim), items), rc = features(&r);
     int grab = (int)max64(1, min64(4, items / (8 * threads)));
     unsigned char *lanes = rc ? NULL : arena_alloc(c->step, threads, lane);
     if (lanes) {

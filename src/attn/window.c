@@ -158,7 +158,7 @@ static int run(struct attn_call *c)
     const struct attn_shape *s = c->shape;
     struct tiling g = tiling(s, c->pos, c->n);
     int64_t items = g.tiles * s->kv_heads * g.slices;
-    int threads = (int)min64(omp_get_max_threads(), items);
+    int threads = attn_threads((double)(c->n * (c->pos + c->n) * c->shape->heads * c->shape->dim), items);
     size_t mark = arena_mark(c->step), each = room_bytes(s->dim);
     unsigned char *rooms = arena_alloc(c->step, threads, each);
     if (!rooms)
