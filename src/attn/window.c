@@ -3,14 +3,10 @@
 #include <omp.h>
 #include <string.h>
 
-#include "attn/attn.h"
+#include "attn/window.h"
 #include "base/arena.h"
 #include "base/err.h"
 #include "cfg/cfg.h"
-
-struct window_opts {
-    int64_t keep, sink;
-};
 
 /* clang-format off */
 static const struct cfg_field fields[] = {

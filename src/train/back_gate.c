@@ -114,7 +114,8 @@ static void tokens(const struct back_gate *g)
         blas_gemm(&q);
         struct blas_gemm c = {.m = g->n, .n = e, .k = D, .alpha = 1, .beta = 1, .a = g->ctx, .lda = D};
         c.b = g->w->wc + u * D * e, c.ldb = e, c.c = g->u + u * e, c.ldc = all;
-        blas_gemm(&c);
+        if (g->context)
+            blas_gemm(&c);
     }
 #pragma omp parallel for if (g->n * all > 1 << 14)
     for (int64_t t = 0; t < g->n; t++)
@@ -200,7 +201,8 @@ int back_gate_open(struct back_gate *g, bool backward)
     size_t mark = arena_mark(g->step), need = take(g, backward, g->step);
     if (g->step->used - mark != need)
         return ERR_NOMEM;
-    context(g);
+    if (g->context)
+        context(g);
     tokens(g);
     blocks(g);
     if (g->ns)

@@ -19,6 +19,7 @@ struct back_gate {
     const struct back_rule *rule;
     const struct back_angles *angles;
     const struct gate_layer *w; /* all tensors there */
+    bool context;               /* wc counts: it is trained, or not all zeros */
     int64_t n, units, width, buckets;
     const float *q0, *k0, *x; /* (n, H, d), (n, G, d) unrotated; (n, D) the layer's normed input */
     const float *k, *v;       /* (n, G, d) rotated keys; values: for summaries */

@@ -65,13 +65,13 @@ static void query_products(const struct back_gate *g, float *dctx)
         wq.c = g->g->wq ? g->g->wq + u * in * e : NULL;
         struct blas_gemm wc = {.trans_a = true, .m = D, .n = e, .k = g->n, .alpha = 1, .beta = 1, .a = g->ctx, .lda = D};
         wc.b = du, wc.ldb = all, wc.ldc = e;
-        wc.c = g->g->wc ? g->g->wc + u * D * e : NULL;
+        wc.c = g->g->wc && g->context ? g->g->wc + u * D * e : NULL;
         struct blas_gemm q = {.trans_b = true, .m = g->n, .n = in, .k = e, .alpha = 1, .beta = 1, .a = du, .lda = all};
         q.b = g->w->wq + u * in * e, q.ldb = e, q.ldc = H * d;
         q.c = g->dq0 ? g->dq0 + u * in : NULL;
         struct blas_gemm c = {.trans_b = true, .m = g->n, .n = D, .k = e, .alpha = 1, .beta = u > 0, .a = du, .lda = all};
         c.b = g->w->wc + u * D * e, c.ldb = e, c.ldc = D;
-        c.c = g->dx ? dctx : NULL;
+        c.c = g->dx && g->context ? dctx : NULL;
         const struct blas_gemm *const each[] = {&wq, &wc, &q, &c};
         for (int i = 0; i < 4; i++)
             if (each[i]->c)
@@ -152,7 +152,7 @@ int back_gate_close(struct back_gate *g)
         return ERR_NOMEM;
     tokens(g);
     query_products(g, dctx);
-    if (g->dx)
+    if (g->dx && g->context)
         context(g, dctx);
     blocks(g, dfeat);
     arena_release(g->step, mark);

@@ -129,6 +129,7 @@ static struct back_gate gate_of(const struct layer_run *r, const struct back_att
                               .rule = a->rule,
                               .angles = &r->angles,
                               .w = &n->gate.layer[r->layer],
+                              .context = n->gate_known[r->layer][2],
                               .n = a->n,
                               .units = n->gate.units,
                               .width = n->gate.width,

@@ -203,13 +203,16 @@ static int give_gates(struct net *n, const struct net_how *how)
         n->gate.block = p->block > 0 ? p->block : how->block;
     }
     rc = gate_alloc(&n->gate, &n->run);
+    n->gate_known = arena_alloc0(&n->run, info->layers, sizeof n->gate_known[0]);
+    rc = rc || n->gate_known ? rc : ERR_NOMEM;
     if (!rc && n->gate.width == n->gate.dim)
-        rc = gate_init(&n->gate, 0.01, how->seed); /* what a file lacks starts untrained */
+        rc = gate_init(&n->gate, how->noise, how->seed); /* what a file lacks starts untrained */
     for (int64_t l = 0; !rc && load && l < info->layers; l++)
         for (int i = 0; i < GATE_TENSORS; i++) {
             struct gate_tensor to, at;
             gate_tensor_at(&n->gate, l, i, &to);
             gate_tensor_at(gates_params(from), l, i, &at);
+            n->gate_known[l][i] = *at.data != NULL;
             if (*at.data)
                 memcpy(*to.data, *at.data, (size_t)gate_tensor_size(&to) * sizeof(float));
         }
@@ -245,16 +248,20 @@ static void list_adapters(struct net *n, int64_t l)
     }
 }
 
-static int list_gates(struct net *n, int64_t l, double lr)
+static int list_gates(struct net *n, int64_t l, const struct net_how *how)
 {
     for (int i = 0; i < GATE_TENSORS; i++) {
+        if (!(how->gate_tensors >> i & 1))
+            continue;
+        n->gate_known[l][i] = true;
         struct gate_tensor t, g;
         struct attn_params grads = n->gate;
         grads.layer = n->gate_grad;
         gate_tensor_at(&n->gate, l, i, &t);
         gate_tensor_at(&grads, l, i, &g);
         struct train_param *to = &n->params.at[n->params.n++];
-        *to = (struct train_param){.rank = t.rank, .n = gate_tensor_size(&t), .w = *t.data, .decay = t.rank == 3, .lr = (float)lr};
+        *to = (struct train_param){.rank = t.rank, .n = gate_tensor_size(&t), .w = *t.data, .decay = t.rank == 3, .lr = 1};
+        to->lr = how->gate_lr > 0 ? (float)how->gate_lr : 1;
         memcpy(to->dim, t.dim, sizeof to->dim);
         snprintf(to->name, sizeof to->name, "layers.%lld.gates.%s", (long long)l, t.name);
         to->g = *g.data = ARENA_NEW0(&n->run, to->n, float);
@@ -283,7 +290,7 @@ static int list_all(struct net *n, const struct net_how *how)
         if (!rc && n->adapter)
             list_adapters(n, l);
         if (!rc && n->gate.layer && n->train & NET_GATES)
-            rc = list_gates(n, l, how->gate_lr > 0 ? how->gate_lr : 1);
+            rc = list_gates(n, l, how);
     }
     n->first_param[L] = n->params.n;
     return rc;

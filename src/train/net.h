@@ -29,13 +29,15 @@ struct net_adapter { /* w = base + B A, A (rank, cols), B (rows, rank): Hu et al
 struct net_how {
     const char *path; /* Hugging Face folder */
     const struct kern_table *kern;
-    unsigned train;   /* enum net_what */
-    int64_t rank;     /* of adapters */
-    const char *gate; /* gate file to start from, "" or NULL: an untrained start */
-    bool gates;       /* has gates at all */
-    bool per_head;    /* an untrained start chooses for each query head */
-    int64_t block;    /* tokens a block of an untrained start */
-    double gate_lr;   /* factor of the learning rate for gates; 0: 1 */
+    unsigned train;        /* enum net_what */
+    int64_t rank;          /* of adapters */
+    const char *gate;      /* gate file to start from, "" or NULL: an untrained start */
+    bool gates;            /* has gates at all */
+    unsigned gate_tensors; /* bit i: tensor i of attn/gate.h is trained, with NET_GATES */
+    bool per_head;         /* an untrained start chooses for each query head */
+    int64_t block;         /* tokens a block of an untrained start */
+    double noise;          /* of an untrained start */
+    double gate_lr;        /* factor of the learning rate for gates; 0: 1 */
     uint64_t seed;
 };
 
@@ -49,7 +51,8 @@ struct net {
     struct net_part top[PART_COUNT];           /* embedding, positions, head (tied: the embedding's), last norm */
     struct net_adapter (*adapter)[PART_COUNT]; /* (layers,) or NULL */
     struct attn_params gate;                   /* all tensors there; layer NULL: no gates */
-    struct gate_layer *gate_grad;              /* (layers,) */
+    struct gate_layer *gate_grad;              /* (layers,) NULL: not trained */
+    bool (*gate_known)[GATE_TENSORS];          /* (layers,) trained, or read from a file: worth saving */
     struct train_params params;                /* top first, then layer by layer */
     int64_t *first_param;                      /* (layers + 1,) of each layer */
     struct arena run;
@@ -80,10 +83,12 @@ struct net_step {
 int net_step(struct net *n, struct net_step *s, struct arena *step);
 size_t net_step_bytes(const struct net *n, const struct back_rule *rule, int64_t tokens, int64_t longest, bool teacher);
 
-/* Writes a Hugging Face folder that transformers loads: every tensor of the original under its name, in float, and config.json
- * and tokenizer files copied. The folder exists. ERR_IO, ERR_FORMAT, ERR_NOMEM. */
-int net_export(const struct net *n, const char *folder);
-/* The file's names and shapes of the model's parts: for each tensor of the checkpoint, its float rows as the file has them. */
+/* A tensor of the checkpoint by the file's name, in the file's layout: its value or its gradient, or NULL `out`: only whether
+ * there is one. ERR_ARG if not. */
 int net_tensor(const struct net *n, const char *name, bool gradient, float *out);
+
+/* Into a folder that exists, durably: gates.safetensors where there are gates, and, if weights were trained, model/: a Hugging
+ * Face folder with every tensor of the original in float, config.json and the tokenizer's files. ERR_IO, ERR_FORMAT, ERR_NOMEM. */
+int net_export(const struct net *n, const char *folder);
 
 #endif

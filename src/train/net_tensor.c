@@ -58,12 +58,14 @@ int net_tensor(const struct net *n, const char *name, bool gradient, float *out)
         const float *x = gradient ? p->g : p->w;
         if (!x)
             continue;
-        place(n, t, p, x, out);
+        if (out)
+            place(n, t, p, x, out);
         found++;
     }
     const struct net_part *head = &n->top[PART_HEAD];
     if (!found && !strcmp(name, a->head) && (gradient ? head->g : head->w)) {
-        place(n, &(struct model_tensor){PART_HEAD, a->head, 0}, head, gradient ? head->g : head->w, out);
+        if (out)
+            place(n, &(struct model_tensor){PART_HEAD, a->head, 0}, head, gradient ? head->g : head->w, out);
         found++;
     }
     return found ? ERR_OK : err_set(ERR_ARG, "the net has no tensor %s%s", gradient ? "with a gradient called " : "", name);

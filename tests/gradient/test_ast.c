@@ -304,8 +304,15 @@ static int ours(struct grads *d, float *out)
     float *dk0 = floats(NULL, N * G * DIM);
     *d = (struct grads){floats(NULL, N * H * DIM), floats(NULL, N * G * DIM), floats(NULL, N * G * DIM),
                         floats(NULL, N * HID),     floats(NULL, 1),           layer_of(&zero)};
-    struct back_gate g = {
-        .kern = &kern, .shape = &s, .rule = &rule, .angles = &angles, .w = &w, .n = N, .units = units, .width = DIM};
+    struct back_gate g = {.kern = &kern,
+                          .shape = &s,
+                          .rule = &rule,
+                          .angles = &angles,
+                          .w = &w,
+                          .context = true,
+                          .n = N,
+                          .units = units,
+                          .width = DIM};
     g.buckets = BUCKETS, g.q0 = q0, g.k0 = k0, g.x = floats(in.x, N * HID), g.k = k, g.v = floats(in.v, N * G * DIM);
     g.tau = floats(NULL, units * N), g.step = &step;
     int rc = back_angles_make(&angles, &s, (const int64_t[3]){N, DIM, B}, &step);
