@@ -60,6 +60,15 @@ struct kern_scores { /* s[r][16 i + j] = scale * sum_c u[r][c] v_i[c][j], i < gr
     int64_t ld;
 };
 
+/* Single rows by index, wherever they lie (keys that hashing chose): row idx[i] begins at rows + idx[i] * stride. */
+struct kern_list {
+    int64_t n, dim, stride;
+    const int32_t *idx; /* (n,) */
+    const float *rows;
+    const float *x; /* list_scores: (dim,); list_mix: (n,) weights */
+    float *y;       /* list_scores: (n,) products with x; list_mix: (dim,) weighted sum; not x */
+};
+
 /* One chunk of a linear layer: y[r][16 b + j - col0] (+)= sum_c x[r][c] w_b[c][j] for the blocks b of 16 outputs of
  * struct kern_mat (kernels/linear.h), columns outside cols left alone. A step c is one input (f32) or a pair (bf16). One
  * chain of additions for each output in the order of c, whatever the other numbers are. */
@@ -156,6 +165,10 @@ struct kern_table {
     /* Indices of the k largest of s[0 .. n-1], ascending; ties to the lower index; NaN counts as -INFINITY.
      * work: n + 64 floats. Returns min(k, n), at least 0. */
     int64_t (*topk)(const float *s, int64_t n, int64_t k, int32_t *idx, float *work);
+
+    /* see struct kern_list; same bits for the same list, whatever else there is */
+    void (*list_scores)(const struct kern_list *c);
+    void (*list_mix)(const struct kern_list *c);
 
     /* linear layers, see struct kern_gemm; one thread's share */
     void (*gemm)(const struct kern_gemm *g);

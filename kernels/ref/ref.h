@@ -41,6 +41,8 @@ void ref_tile_end(const struct kern_tile *t, float *lse);
 void ref_rows_matmul(const struct kern_rows *c);
 void ref_block_scores(const struct kern_scores *c);
 int64_t ref_topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *work);
+void ref_list_scores(const struct kern_list *c);
+void ref_list_mix(const struct kern_list *c);
 void ref_gemm(const struct kern_gemm *g);
 void ref_panel(const struct kern_panel *c);
 void ref_silu_grad(const struct kern_act_grad *c);
