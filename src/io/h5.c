@@ -13,6 +13,7 @@
 #include "comm/comm.h"
 #include "comm/comm_mpi.h"
 #include "io/file.h"
+#include "io/h5_verify.h"
 
 struct h5 {
     hid_t file;
@@ -135,6 +136,7 @@ static int sync_and_publish(const struct h5 *f)
     int rc = s ? file_sync(s, f->temp) : err_set(ERR_IO, "%s: cannot be opened again", f->temp);
     if (s)
         fclose(s);
+    rc = rc ? rc : h5_verify(f->temp);
     return rc ? rc : file_publish(f->temp, f->path);
 }
 
@@ -254,6 +256,7 @@ static hid_t create_dataset(struct h5 *f, const char *path, hid_t type, const hs
         hsize_t rows = CHUNK / width > 0 ? CHUNK / width : 1;
         chunk[0] = dims[0] < rows ? dims[0] : rows;
         H5Pset_chunk(create, rank, chunk);
+        H5Pset_fletcher32(create); /* what a full disk loses shows when it is read back: h5_verify */
         if (f->compress) {
             H5Pset_shuffle(create);
             H5Pset_deflate(create, DEFLATE);

@@ -274,6 +274,7 @@ static void account(struct desk *k, const struct proto_done *d, int from)
     default: /* PROTO_DISK */
         board_back(b, d->shard);
         log_error("rank %d: %s", from, d->text);
+        k->out->full = true;
         begin_stop(k, "results cannot be written");
     }
 }

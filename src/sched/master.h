@@ -17,6 +17,7 @@ struct work;
 
 struct master_result { /* sums over phases: zeroed by the caller before the first */
     bool stopped;      /* ended before its end: signal, deadline, disk */
+    bool full;         /* results cannot be written: no use to merge */
     int unable;        /* cells that cannot run at all: a damaged model, a method that does not fit it */
     int code;          /* the err of the first of them, and its sentence */
     char why[512];

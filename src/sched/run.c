@@ -307,6 +307,8 @@ static int lead(struct run *r, FILE *out)
     /* Not one cell could run: the job is wrong, and says why. */
     if (!rc && done == 0 && r->result.unable == r->work->n_cells)
         rc = err_set(r->result.code, "%s", r->result.why);
+    if (!rc && r->result.full)
+        rc = err_set(ERR_STOP, "%s: finished shards could not be written; make room, the same command goes on", r->store.folder);
     if (!r->result.dead)
         r->result.dead = calloc((size_t)r->ranks, 1);
     AST_ASSERT(r->result.dead != NULL);
@@ -317,6 +319,8 @@ static int lead(struct run *r, FILE *out)
     if (!rc) {
         status_end(&r->status, "merging");
         rc = merge_survivors(r, out);
+        if (rc == ERR_IO || rc == ERR_PEER)
+            rc = err_prefix(ERR_STOP, "the results could not be written; what was computed is kept, the same command goes on");
     }
     status_end(&r->status, rc ? "failed" : state_of(r));
     /* The lock is held until the result is in place. */
