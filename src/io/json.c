@@ -130,8 +130,10 @@ int json_read(struct json_doc **out, const char *path)
     struct buf text = {0};
     *out = NULL;
     int rc = buf_read_file(&text, path, 0);
+    /* A byte-order mark may be ignored (RFC 8259, section 8.1): some Windows programs write one. */
+    size_t mark = text.len >= 3 && !memcmp(buf_text(&text), "\xef\xbb\xbf", 3) ? 3 : 0;
     if (rc == ERR_OK)
-        rc = json_parse(out, buf_text(&text), text.len, path);
+        rc = json_parse(out, buf_text(&text) + mark, text.len - mark, path);
     buf_free(&text);
     return rc;
 }

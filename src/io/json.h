@@ -12,7 +12,8 @@ struct json_doc; /* owns its values */
 
 enum json_kind { JSON_NULL, JSON_BOOL, JSON_INT, JSON_REAL, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 
-/* name: what errors call it (a path). ERR_IO, ERR_FORMAT with line and column. */
+/* name: what errors call it (a path). ERR_IO, ERR_FORMAT with line and column. A file may
+ * begin with a byte-order mark. */
 int json_read(struct json_doc **out, const char *path);
 int json_parse(struct json_doc **out, const char *text, size_t n, const char *name);
 void json_close(struct json_doc *d); /* NULL is fine */

@@ -16,6 +16,7 @@
 #include "task/shots.h"
 #include "task/qa.h"
 #include "task/triviaqa.h"
+#include "task/ws.h"
 
 enum form { FORM_DOCUMENT, FORM_LONGBENCH, FORM_CLOSED, FORM_OWN };
 
@@ -258,6 +259,10 @@ static int add_document(const struct task_set *s, int64_t i, struct tok_ids *out
 static int check_sample(const struct task_set *s, int64_t i)
 {
     const struct qa_question *q = &s->qa->q[i];
+    struct span text = q->text;
+    ws_strip(&text.s, &text.n);
+    if (text.n == 0)
+        return err_set(ERR_FORMAT, "question %s is empty", q->id);
     for (int64_t d = 0; s->document && d < q->n_docs; d++) {
         const struct qa_doc *doc = &s->qa->doc[s->qa->doc_of[q->doc0 + d]];
         if (doc->error)
