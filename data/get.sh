@@ -17,6 +17,14 @@ verify()
     [ "${got%% *}" = "$2" ]
 }
 
+# download URL FILE [OPTIONS]: curl's exit code goes to $failed
+download()
+{
+    failed=0
+    curl --fail --location --retry 3 --output "$2" "${@:3}" "$1" || failed=$?
+    return $failed
+}
+
 # fetch URL FILE SUM: downloads to FILE (continuing a partial one) unless it is there and right
 fetch()
 {
@@ -28,8 +36,11 @@ fetch()
     fi
     echo "fetching $url"
     mkdir -p "$(dirname "$file")"
-    curl --fail --location --retry 3 --continue-at - --output "$file.part" "$url" ||
-        die "$url cannot be fetched; put the archive at $file yourself and run this again"
+    if ! download "$url" "$file.part" --continue-at -; then
+        # A server without byte ranges cannot continue what an earlier run has left (curl's 33 and 36): from the start.
+        [ -s "$file.part" ] && [[ $failed == 33 || $failed == 36 ]] && rm -f "$file.part" && download "$url" "$file.part" ||
+            die "$url cannot be fetched; put the archive at $file yourself and run this again"
+    fi
     if ! verify "$file.part" "$sum"; then
         mv "$file.part" "$file.damaged"
         die "the checksum of $url is not $sum; what came is kept as $file.damaged"
