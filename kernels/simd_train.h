@@ -6,7 +6,7 @@
 
 #include "kernels/kern.h"
 
-enum { PAN_ROWS = 6, PAN_VECS = W == 16 ? 4 : 2, PAN_STEPS = 64, SOFT_VB = KERN_KB / W };
+enum { PAN_ROWS = 6, PAN_VECS = W == 16 ? 4 : 2, PAN_STEPS = 96, SOFT_VB = KERN_KB / W };
 #define PAN_UNROLL _Pragma("GCC unroll 32")
 
 /* ---- products: mr x nv vectors of C in registers; steps s0 .. s1-1; tail: only so many columns, nv 1 ---- */

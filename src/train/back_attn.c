@@ -67,8 +67,8 @@ static size_t cut(struct tile_room *w, unsigned char *base, const struct need *x
     w->q = some(base, &at, true, R * d);
     w->o = some(base, &at, true, R * d);
     w->dout = some(base, &at, back, R * d);
-    w->s = some(base, &at, true, R * TILE_KEYS);
-    w->dp = some(base, &at, back, R * TILE_KEYS);
+    w->s = some(base, &at, true, R * TILE_STRIDE);
+    w->dp = some(base, &at, back, R * TILE_STRIDE);
     w->m = some(base, &at, true, R);
     w->l = some(base, &at, true, R);
     w->lse = some(base, &at, back, R);

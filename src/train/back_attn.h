@@ -23,6 +23,7 @@ struct back_rule { /* which keys a token sees, and how much of them */
     int64_t keep, sinks;       /* BACK_DENSE: a window of keep - sinks keys and the first sinks; keep 0: everything */
     struct select_rule select; /* the others: forced blocks, candidates and budget */
     double temperature;        /* BACK_SOFT */
+    double cut;                /* BACK_SOFT: blocks whose ln m is below this for a whole tile are passed over; 0: none */
     int64_t summary;           /* tokens a summary of what is not kept, 0: none */
     double density_grad;       /* added to d loss / d density of every (token, unit) */
 };

@@ -6,7 +6,7 @@
 #include "train/back_gate.h"
 #include "train/net.h"
 
-enum { LAYER_ROWS = 1024 }; /* rows of the MLP at once */
+enum { LAYER_ROWS = 2048 }; /* rows of the MLP at once */
 
 struct layer_work {          /* N tokens; NULL where the net has no use for it */
     float *cs, *sn, *ns;     /* (N, rot/2) cosine, sine, minus sine */

@@ -1,6 +1,7 @@
 /* A tile: its keys in chunks, the running softmax on the way forward, the recomputed one on the way back. */
 #include "train/back_tile.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -40,15 +41,17 @@ static void list_blocks(const struct tile_run *r, struct tile_room *w, struct ti
     struct tile_span span = tile_span_of(a, t->at.t0);
     bool hard = a->rule->mask == BACK_HARD;
     int64_t per = a->gate ? a->gate->block / KERN_KB : 1;
-    memset(w->mark, !hard, (size_t)(own + 1));
-    if (!hard)
+    bool chosen = a->rule->mask != BACK_DENSE; /* by what the gate has left of the blocks */
+    float least = hard ? -FLT_MAX : a->rule->cut < 0 ? (float)a->rule->cut : -INFINITY;
+    memset(w->mark, !chosen, (size_t)(own + 1));
+    if (!chosen)
         for (int64_t b = (span.sink + KERN_KB - 1) / KERN_KB; b < span.from / KERN_KB; b++)
             w->mark[b] = 0;
-    for (int64_t i = 0; hard && i < t->at.count; i++) {
+    for (int64_t i = 0; chosen && i < t->at.count; i++) {
         const struct select_set *set = &w->gate.set[i];
         const float *lm = w->gate.lm + i * w->gate.ld;
         for (int64_t J = 0; J <= set->own; J++)
-            if (lm[J] > -INFINITY)
+            if (lm[J] >= least)
                 memset(w->mark + J * per, 1, (size_t)min64(per, own + 1 - J * per));
     }
     t->n_blocks = 0;
@@ -135,7 +138,7 @@ static void mask_token(const struct tile_run *r, struct tile_room *w, const stru
         for (int64_t h = 0; h < r->heads; h++)
             for (int64_t j = 0; j < KERN_KB; j++)
                 if (k0 + j > tok || (k0 + j < span.from && k0 + j >= span.sink))
-                    w->s[(i * r->heads + h) * TILE_KEYS + x * KERN_KB + j] = -INFINITY;
+                    w->s[(i * r->heads + h) * TILE_STRIDE + x * KERN_KB + j] = -INFINITY;
     }
 }
 
@@ -162,7 +165,7 @@ static void mask_summaries(const struct tile_run *r, struct tile_room *w, const 
             float add = summary_weight(g, w, i, c->first + x, &J) + logf((float)g->rule->summary);
             for (int64_t h = 0; h < r->heads; h++) {
                 float beta = g->w->beta ? g->w->beta[t->at.unit * r->heads + h] : 0;
-                w->s[(i * r->heads + h) * TILE_KEYS + x] += add + beta;
+                w->s[(i * r->heads + h) * TILE_STRIDE + x] += add + beta;
             }
         }
 }
@@ -172,7 +175,7 @@ static void product(const struct tile_run *r, const struct tile *t, const float 
 {
     int64_t d = r->a->shape->dim;
     struct kern_panel p = {.m = t->rows, .n = c->blocks * KERN_KB, .k = d, .a = x, .a_row = d, .a_step = 1, .b = y};
-    p.b_block = d * KERN_KB, p.b_step = KERN_KB, p.c = to, p.ldc = TILE_KEYS;
+    p.b_block = d * KERN_KB, p.b_step = KERN_KB, p.c = to, p.ldc = TILE_STRIDE;
     r->a->kern->panel(&p);
 }
 
@@ -225,7 +228,7 @@ static void absorb(const struct tile_run *r, struct tile_room *w, const struct t
     scores(r, w, t, c);
     for (int64_t i = 0; i < t->rows; i++) {
         const float *bias = bias_of(w, c, i, r->heads);
-        float *s = w->s + i * TILE_KEYS, top = k->biased_max(s, bias, c->blocks);
+        float *s = w->s + i * TILE_STRIDE, top = k->biased_max(s, bias, c->blocks);
         if (top > w->m[i]) {
             float keep = expf(w->m[i] - top);
             k->scale(w->o + i * d, keep, d);
@@ -237,7 +240,7 @@ static void absorb(const struct tile_run *r, struct tile_room *w, const struct t
         else
             memset(s, 0, (size_t)(c->blocks * KERN_KB) * sizeof *s);
     }
-    struct kern_panel p = {.m = t->rows, .n = d, .k = c->cols, .a = w->s, .a_row = TILE_KEYS, .a_step = 1, .b = c->v};
+    struct kern_panel p = {.m = t->rows, .n = d, .k = c->cols, .a = w->s, .a_row = TILE_STRIDE, .a_step = 1, .b = c->v};
     p.b_block = KERN_KB, p.b_step = c->step, p.c = w->o, p.ldc = d, p.accumulate = true;
     k->panel(&p);
 }
@@ -281,7 +284,7 @@ static void credit_summaries(const struct tile_run *r, struct tile_room *w, cons
             if (!(summary_weight(r->a->gate, w, i, c->first + x, &J) > -INFINITY))
                 continue;
             for (int64_t h = 0; h < r->heads; h++) {
-                float ds = w->dp[(i * r->heads + h) * TILE_KEYS + x];
+                float ds = w->dp[(i * r->heads + h) * TILE_STRIDE + x];
                 w->gate.dbeta[t->at.unit * r->heads + h] += ds;
                 sum += ds;
             }
@@ -307,9 +310,9 @@ static void retrace(const struct tile_run *r, struct tile_room *w, const struct 
     if (gate)
         memset(w->sums, 0, (size_t)(t->at.count * TILE_BLOCKS) * sizeof(float));
     for (int64_t i = 0; i < t->rows; i++) {
-        float *s = w->s + i * TILE_KEYS;
+        float *s = w->s + i * TILE_STRIDE;
         k->biased_exp(s, bias_of(w, c, i, r->heads), c->blocks, w->lse[i]);
-        k->softmax_grad(w->dp + i * TILE_KEYS, s, w->dot[i], c->blocks, gate ? w->sums + i / r->heads * TILE_BLOCKS : NULL);
+        k->softmax_grad(w->dp + i * TILE_STRIDE, s, w->dot[i], c->blocks, gate ? w->sums + i / r->heads * TILE_BLOCKS : NULL);
     }
     if (gate)
         credit_blocks(r, w, t, c);
@@ -317,10 +320,10 @@ static void retrace(const struct tile_run *r, struct tile_room *w, const struct 
         credit_summaries(r, w, t, c);
     if (!r->a->dq)
         return;
-    struct kern_panel q = {.m = t->rows, .n = d, .k = c->cols, .a = w->dp, .a_row = TILE_KEYS, .a_step = 1, .b = c->k};
+    struct kern_panel q = {.m = t->rows, .n = d, .k = c->cols, .a = w->dp, .a_row = TILE_STRIDE, .a_step = 1, .b = c->k};
     q.b_block = KERN_KB, q.b_step = c->step, q.c = w->o, q.ldc = d, q.accumulate = true;
     k->panel(&q);
-    struct kern_panel x = {.m = c->cols, .n = d, .k = t->rows, .a_row = 1, .a_step = TILE_KEYS, .b_block = KERN_KB, .b_step = d};
+    struct kern_panel x = {.m = c->cols, .n = d, .k = t->rows, .a_row = 1, .a_step = TILE_STRIDE, .b_block = KERN_KB, .b_step = d};
     x.a = w->dp, x.b = w->q, x.c = c->dk, x.ldc = d, x.accumulate = true;
     k->panel(&x);
     x.a = w->s, x.b = w->dout, x.c = c->dv;

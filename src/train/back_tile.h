@@ -5,12 +5,13 @@
 #include "train/back_attn.h"
 #include "train/back_gate.h"
 
-enum { TILE_BLOCKS = 16, TILE_KEYS = TILE_BLOCKS * KERN_KB, TILE_ROWS = 96 };
+/* TILE_STRIDE: an odd number of cache lines, so that columns of S do not fall into one set of the cache */
+enum { TILE_BLOCKS = 16, TILE_KEYS = TILE_BLOCKS * KERN_KB, TILE_STRIDE = TILE_KEYS + 16, TILE_ROWS = 96 };
 
 struct tile_room { /* one thread's */
     struct back_room gate;
     float *q, *o, *dout;      /* (rows, d) q scaled; forward: running output, backward: dq; */
-    float *s, *dp;            /* (rows, TILE_KEYS) */
+    float *s, *dp;            /* (rows, TILE_STRIDE) */
     float *m, *l, *lse, *dot; /* (rows,) */
     float *bias, *sums;       /* (T, TILE_BLOCKS) */
     float *kt, *vt, *k, *v;   /* gathered blocks: (TILE_BLOCKS, d, 16), (TILE_KEYS, d) */

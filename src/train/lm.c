@@ -17,6 +17,10 @@
 #include "train/net.h"
 #include "train/objective.h"
 
+/* ln m of blocks that are passed over when all of a tile has it: e^-25 leaves less than rounding of any row whose logits differ
+ * by no more than 10 */
+enum { SOFT_CUT = -25 };
+
 struct lm_opts {
     int what;
     int64_t rank;
@@ -211,6 +215,7 @@ static int step(void *self, const struct model_batch *b, const struct train_at *
         struct back_rule *r = &l->rule[i];
         r->mask = at->phase ? BACK_HARD : BACK_SOFT;
         r->temperature = at->temperature;
+        r->cut = SOFT_CUT;
         /* the loop divides by scored tokens: lambda times the mean over tokens, units and layers */
         r->density_grad = l->lambda * (double)scored / (double)(tokens * L * l->net->gate.units);
     }
