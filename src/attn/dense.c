@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "attn/attn.h"
+#include "attn/sparsity.h"
 #include "base/arena.h"
 #include "base/err.h"
 
@@ -146,15 +147,15 @@ static int run(struct attn_call *c)
         c->stats->pairs_causal += (double)s->heads * pairs(&causal, c->pos, c->n);
         c->stats->tile_dense += (double)items;
     }
-    return ERR_OK;
+    return sparsity_chunk(c, NULL);
 }
 
 static size_t scratch(const void *opts, const struct attn_shape *s, int64_t n, int64_t max_tokens)
 {
     (void)opts;
     (void)n;
-    (void)max_tokens;
-    return arena_bytes(omp_get_max_threads(), room_bytes(s->dim));
+    size_t rooms = arena_bytes(omp_get_max_threads(), room_bytes(s->dim)), sampled = sparsity_chunk_bytes(s->dim, max_tokens);
+    return rooms > sampled ? rooms : sampled; /* one after the other */
 }
 
 static void cost(const void *opts, const struct attn_shape *s, int64_t pos, int64_t n, struct attn_cost *out)

@@ -104,6 +104,7 @@ static size_t lane_cut(struct sparse_lane *w, unsigned char *base, const struct 
     w->mask = take(base, &at, nk, sizeof(uint64_t));
     w->mark = take(base, &at, nb, 1);
     w->rows = take(base, &at, KERN_KB * d, sizeof(float));
+    w->sampled = take(base, &at, sparsity_room(tokens, d), sizeof(float));
     if (r->o->block < KERN_KB)
         for (int v = 0; v < 2; v++) /* f32 is the larger */
             *(v ? &w->panel.v : &w->panel.k) = take(base, &at, (int64_t)kern_kv_bytes(KERN_F32, d, nb * r->o->block + KERN_KB), 1);
@@ -242,6 +243,26 @@ static void add_stats(struct attn_stats *to, const struct attn_stats *s, int thr
     to->select_s += s->select_s / threads;
 }
 
+/* The sampled ones of the tile's n tokens. */
+static void sample(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t n)
+{
+    const struct attn_shape *shape = r->c->shape;
+    for (int64_t i = 0; i < n; i++) {
+        if (!sparsity_wants(r->c, w->set[i].token))
+            continue;
+        struct sparsity_row x = {.token = w->set[i].token, .size = min64(KERN_KB, r->o->block)};
+        x.kv_head = unit * r->heads / (shape->heads / shape->kv_heads);
+        x.from = r->rule.window > 0 ? max64(0, x.token + 1 - r->rule.window) : 0;
+        x.how = w->how == SPARSE_DENSE ? SPARSITY_DENSE : w->how == SPARSE_BLOCKS ? SPARSITY_BLOCKS : SPARSITY_GATHER;
+        if (w->some) {
+            x.list = w->list + w->ptr[i];
+            x.n = w->ptr[i + 1] - w->ptr[i];
+        }
+        for (x.head = unit * r->heads; x.head < (unit + 1) * r->heads; x.head++)
+            sparsity_row(r->c, &x, w->sampled);
+    }
+}
+
 int sparse_run(struct attn_call *c, const struct sparse_ops *ops)
 {
     struct sparse_run r;
@@ -275,17 +296,14 @@ int sparse_run(struct attn_call *c, const struct sparse_ops *ops)
                 int64_t unit = item / tiles, tile = t0 + tiles - 1 - item % tiles, from = max64(tile * r.tile, c->pos);
                 int64_t to = min64((tile + 1) * r.tile, c->pos + c->n);
                 sparse_choose(&r, &w, unit, from - c->pos, to - from);
-                if (c->stats && c->stats->more)
-                    sparsity_rows(&r, &w, unit, to - from);
                 sparse_attend(&r, &w, unit, from - c->pos, to - from);
+                sample(&r, &w, unit, to - from);
             }
 #pragma omp critical(sparse_stats)
             if (c->stats)
                 add_stats(c->stats, &w.stats, threads);
         }
     }
-    if (lanes && c->stats && c->stats->more)
-        sparsity_close_chunk(c->stats->more, c->pos, c->n);
     arena_release(c->step, mark);
     return rc ? rc : lanes ? ERR_OK : ERR_NOMEM;
 }

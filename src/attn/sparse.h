@@ -68,9 +68,11 @@ struct sparse_lane {            /* one thread's room; T tokens of a tile, nb blo
     uint64_t *mask;                 /* (nk,) */
     unsigned char *mark;            /* (nb,) */
     float *rows;                    /* (16, d) */
+    float *sampled;                 /* sparsity_room() */
     struct kern_kv panel;           /* packed halves of kernel blocks, block = 8 */
     void *extra;
     bool some; /* a token of the tile has not kept everything: lists are filled */
+    int how;   /* the tile's strategy, enum sparse_strategy */
     struct attn_stats stats;
 };
 

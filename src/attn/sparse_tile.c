@@ -168,6 +168,7 @@ static void run_tile(const struct sparse_run *r, struct sparse_lane *w, struct k
     const struct kern_kv *kv = &r->c->kv[kv_head];
     int64_t heads = t->rows / n, last = w->set[n - 1].token / KERN_KB + 1, first = w->set[0].first * r->o->block / KERN_KB;
     int how = w->some ? strategy(r, w, n) : SPARSE_DENSE;
+    w->how = how;
     w->stats.tile_dense += how == SPARSE_DENSE;
     w->stats.tile_blocks += how == SPARSE_BLOCKS;
     w->stats.tile_gather += how == SPARSE_GATHER;

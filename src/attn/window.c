@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "attn/window.h"
+#include "attn/sparsity.h"
 #include "base/arena.h"
 #include "base/err.h"
 #include "cfg/cfg.h"
@@ -149,6 +150,18 @@ static double pairs(const struct window_opts *o, const struct attn_shape *s, int
     return sum * (double)s->heads;
 }
 
+static int64_t kept(const struct attn_call *c, int64_t head, int64_t token, int32_t *list)
+{
+    struct span s = span_of(c->opts, c->shape, token);
+    int64_t n = 0;
+    (void)head;
+    for (int64_t j = 0; j < s.sink; j++)
+        list[n++] = (int32_t)j;
+    for (int64_t j = s.from; j <= token; j++)
+        list[n++] = (int32_t)j;
+    return n;
+}
+
 static int run(struct attn_call *c)
 {
     const struct attn_shape *s = c->shape;
@@ -172,15 +185,15 @@ static int run(struct attn_call *c)
         c->stats->pairs_causal += (double)s->heads * ((double)c->n * (double)c->pos + (double)c->n * (double)(c->n + 1) / 2);
         c->stats->tile_dense += (double)items;
     }
-    return ERR_OK;
+    return sparsity_chunk(c, kept);
 }
 
 static size_t scratch(const void *opts, const struct attn_shape *s, int64_t n, int64_t max_tokens)
 {
     (void)opts;
     (void)n;
-    (void)max_tokens;
-    return arena_bytes(omp_get_max_threads(), room_bytes(s->dim));
+    size_t rooms = arena_bytes(omp_get_max_threads(), room_bytes(s->dim)), sampled = sparsity_chunk_bytes(s->dim, max_tokens);
+    return rooms > sampled ? rooms : sampled; /* one after the other */
 }
 
 static void cost(const void *opts, const struct attn_shape *s, int64_t pos, int64_t n, struct attn_cost *out)

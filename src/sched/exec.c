@@ -16,6 +16,7 @@
 #include "model/model.h"
 #include "sched/job.h"
 #include "sched/outcome.h"
+#include "sched/sampled.h"
 #include "sched/work.h"
 
 struct exec {
@@ -27,6 +28,7 @@ struct exec {
     int model_index, method_index; /* what is loaded and set; -1: nothing */
     struct gates *gates;           /* of the method that is set, NULL: none */
     struct attn_stats *stats;      /* (layers of the model,) */
+    struct sampled *sampled;       /* NULL: not asked for */
 };
 
 size_t exec_memory(const struct comm_group *g, double memory_gb)
@@ -81,6 +83,8 @@ static void drop_model(struct exec *e)
     model_close(e->model);
     gates_close(e->gates);
     free(e->stats);
+    sampled_close(e->sampled);
+    e->sampled = NULL;
     e->model = NULL;
     e->gates = NULL;
     e->stats = NULL;
@@ -141,7 +145,10 @@ static int prepare(struct exec *e, const struct work_cell *c, int *reach)
         if (rc)
             return rc;
         e->stats = calloc((size_t)m->info.layers, sizeof *e->stats);
-        rc = comm_agree(e->o.group, e->stats ? ERR_OK : err_set(ERR_NOMEM, "no memory for counters"));
+        rc = e->stats ? ERR_OK : err_set(ERR_NOMEM, "no memory for counters");
+        if (!rc && e->w->job->run.sparsity > 0)
+            rc = sampled_open(&e->sampled, model_info(e->model), e->w->job->run.sparsity);
+        rc = comm_agree(e->o.group, rc);
         if (rc) {
             drop_model(e);
             return rc;
@@ -202,6 +209,22 @@ struct piece { /* a batch, or a part of one */
     int64_t position, n;
 };
 
+/* Is a sample of the piece one whose attention is mapped? */
+static bool is_mapped(const struct exec *e, const struct piece *p)
+{
+    bool any = false;
+    for (int64_t i = 0; i < p->n; i++)
+        any = any || p->o->sample[p->o->n + i] < e->w->job->run.maps;
+    return e->sampled && any;
+}
+
+static int64_t span_of(const struct work_set *s, const struct task *t, int64_t sample)
+{
+    struct task_sample x;
+    t->sample(s->set, sample, &x);
+    return x.tokens + x.generate;
+}
+
 /* Runs the samples at once. Collective. */
 static int run_samples(struct exec *e, const struct piece *p)
 {
@@ -224,9 +247,13 @@ static int run_samples(struct exec *e, const struct piece *p)
     memset(c.acc, 0, (size_t)p->n * sizeof *c.acc);
     for (int64_t i = 0; i < p->n; i++)
         buf_clear(&o->text[o->n + i]);
+    if (is_mapped(e, p))
+        sampled_map(e->sampled, span_of(s, t->impl, o->sample[o->n]));
     double t0 = timer_now();
     int rc = comm_agree(e->o.group, t->impl->run(&c));
     arena_release(&e->step, mark_at);
+    rc = rc ? rc : sampled_keep_map(e->sampled, o, o->sample[o->n], e->o.group);
+    sampled_map(e->sampled, 0);
     if (rc)
         return rc;
     double spent = timer_now() - t0;
@@ -248,8 +275,11 @@ static int run_samples(struct exec *e, const struct piece *p)
 static int run_piece(struct exec *e, struct piece p)
 {
     double bytes, share = memory_share(e, p.shard->cell, p.position, p.n, &bytes);
-    int rc;
-    if (share > 1)
+    bool split = p.n > 1 && is_mapped(e, &p); /* those run alone */
+    int rc = ERR_OK;
+    if (split)
+        rc = ERR_NOMEM;
+    else if (share > 1)
         rc = err_set(ERR_NOMEM, "needs %.3f GB beside the weights, a rank may use %.3f GB in all", bytes / 1e9,
                      (double)e->o.memory / 1e9);
     else
@@ -272,7 +302,7 @@ static int run_piece(struct exec *e, struct piece p)
     return rc ? rc : run_piece(e, second);
 }
 
-static void add_stats(const struct exec *e, struct outcome *o)
+static int add_stats(const struct exec *e, struct outcome *o)
 {
     for (int l = 0; l < o->layers; l++) {
         const struct attn_stats *s = &e->stats[l];
@@ -280,6 +310,7 @@ static void add_stats(const struct exec *e, struct outcome *o)
             (struct outcome_layer){s->pairs_seen, s->pairs_causal, s->tile_dense, s->tile_blocks, s->tile_gather, s->select_s};
     }
     comm_sum_f64(e->o.group, &o->layer[0].pairs_seen, (int64_t)o->layers * 6);
+    return sampled_end(e->sampled, o, e->o.group);
 }
 
 /* The batches of the shard, as far as go() lets us. Collective. */
@@ -331,15 +362,16 @@ int exec_run(struct exec *e, const struct exec_shard *s, struct outcome *o, int 
     while (t->sum_name && t->sum_name[o->n_sums])
         o->n_sums++;
     memset(e->stats, 0, (size_t)o->layers * sizeof *e->stats);
+    sampled_begin(e->sampled, e->stats);
     t0 = timer_now();
     rc = run_batches(e, s, c, o);
     o->compute_s = timer_now() - t0;
     o->end_s = timer_wall();
+    rc = rc ? rc : add_stats(e, o);
     if (rc) {
         outcome_close(o);
         return rc;
     }
-    add_stats(e, o);
     peak = (double)mem_peak();
     comm_max_f64(e->o.group, &peak, 1);
     o->peak_bytes = (size_t)peak;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attn/sparsity.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "comm/comm.h"
@@ -63,6 +64,7 @@ static void close_cell(struct gather_cell *c)
     free(c->text);
     free(c->reason);
     free(c->layer);
+    outcome_free_sparsity(&c->sparsity);
 }
 
 struct take {
@@ -98,6 +100,7 @@ static void add_totals(struct gather_cell *c, struct gather_total *t, const stru
     t->compute_s += o->compute_s;
     t->rank_s += o->compute_s * o->group_size;
     t->peak_bytes = (int64_t)o->peak_bytes > t->peak_bytes ? (int64_t)o->peak_bytes : t->peak_bytes;
+    t->sparsity_s += o->sparsity.seconds;
     for (int p = 0; p < TIMER_PHASES; p++)
         t->phase_s[p] += o->timer.s[p];
     for (int l = 0; l < o->layers && l < c->layers; l++) {
@@ -108,6 +111,64 @@ static void add_totals(struct gather_cell *c, struct gather_total *t, const stru
         t->pairs_seen += o->layer[l].pairs_seen;
         t->pairs_causal += o->layer[l].pairs_causal;
     }
+}
+
+/* Where the map of that sample is, or goes; the order of files is not that of samples. */
+static int64_t map_place(const struct outcome_sparsity *s, int64_t sample)
+{
+    int64_t i = 0;
+    while (i < s->n_maps && s->of[i].sample < sample)
+        i++;
+    return i;
+}
+
+/* Moves elements from..n-1 of size bytes up by one and puts *x at from. */
+static void insert(void *v, int64_t n, int64_t from, const void *x, size_t size)
+{
+    unsigned char *p = (unsigned char *)v + (size_t)from * size;
+    memmove(p + size, p, (size_t)(n - from) * size);
+    memcpy(p, x, size);
+}
+
+static int add_map(struct gather_cell *c, const struct outcome *o, int64_t i)
+{
+    struct outcome_sparsity *to = &c->sparsity;
+    int64_t at = map_place(to, o->sparsity.of[i].sample), n = to->n_maps;
+    size_t cells = SPARSITY_MAP * SPARSITY_MAP, each = (size_t)o->layers * (size_t)o->sparsity.heads * cells;
+    if (at < n && to->of[at].sample == o->sparsity.of[i].sample)
+        return ERR_OK;
+    struct outcome room = {.layers = c->layers, .sparsity = *to};
+    float *map, *causal;
+    int rc = outcome_add_map(&room, &o->sparsity.of[i], o->sparsity.heads, &map, &causal);
+    *to = room.sparsity;
+    if (rc)
+        return rc;
+    insert(to->of, n, at, &o->sparsity.of[i], sizeof *to->of);
+    insert(to->map, n, at, o->sparsity.map + (size_t)i * each, each * sizeof *map);
+    insert(to->causal, n, at, o->sparsity.causal + (size_t)i * cells, cells * sizeof *causal);
+    return ERR_OK;
+}
+
+static int add_sparsity(struct gather_cell *c, const struct outcome *o)
+{
+    const struct outcome_sparsity *from = &o->sparsity;
+    int64_t n = o->layers * from->heads * SPARSITY_BUCKETS;
+    int rc = ERR_OK;
+    if (from->heads == 0 || o->layers != c->layers)
+        return ERR_OK;
+    if (!c->sparsity.cell) {
+        c->sparsity.heads = from->heads;
+        c->sparsity.cell = calloc((size_t)n, sizeof *c->sparsity.cell);
+        if (!c->sparsity.cell)
+            return err_set(ERR_NOMEM, "no memory for statistics of attention");
+    }
+    if (c->sparsity.heads != from->heads)
+        return ERR_OK;
+    for (int64_t i = 0; i < n * SPARSITY_SUMS; i++)
+        (&c->sparsity.cell->rows)[i] += (&from->cell->rows)[i];
+    for (int64_t i = 0; i < from->n_maps && !rc; i++)
+        rc = add_map(c, o, i);
+    return rc;
 }
 
 static int take_file(void *context, const char *path, const char *name)
@@ -131,11 +192,13 @@ static int take_file(void *context, const char *path, const char *name)
         struct gather_cell *c = &k->x->cell[n.cell - k->x->first];
         for (int64_t i = 0; i < o.n; i++)
             fresh += take_sample(c, &o, i);
-        if (fresh > 0)
+        if (fresh > 0) {
             add_totals(c, &k->x->total[n.cell], &o);
+            rc = add_sparsity(c, &o);
+        }
     }
     outcome_close(&o);
-    return ERR_OK;
+    return rc;
 }
 
 static int score_cell(struct work *w, const struct gather_cell *c, struct gather_total *t)

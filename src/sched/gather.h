@@ -21,7 +21,8 @@ struct gather_cell { /* one cell, samples in the dataset's order */
     int32_t *status; /* enum outcome_status */
     double *seconds;
     struct buf *text, *reason;
-    struct outcome_layer *layer; /* (layers,) sums over samples */
+    struct outcome_layer *layer;      /* (layers,) sums over samples */
+    struct outcome_sparsity sparsity; /* maps in the dataset's order */
 };
 
 struct gather_total { /* of one cell, the same on every rank */
@@ -29,6 +30,7 @@ struct gather_total { /* of one cell, the same on every rank */
     double compute_s; /* of groups: compute_s * group size is core time */
     double rank_s;    /* compute_s summed over the ranks of the groups */
     double phase_s[TIMER_PHASES];
+    double sparsity_s; /* of the threads of all ranks: sampling statistics */
     double pairs_seen, pairs_causal;
     int64_t n_scores;
     struct task_score score[TASK_SCORES];

@@ -86,6 +86,7 @@ int merge_write(const struct work *w, const struct gathered *x, const struct mer
     for (int t = 0; t < w->job->n_tasks; t++)
         merge_samples(&o, t);
     merge_layers(&o);
+    merge_sparsity(&o);
     merge_cell_times(&o);
     merge_rank_times(&o);
     merge_code(&o);

@@ -5,6 +5,8 @@
  *     /samples/T    one row a cell and sample of task T, in the job's and the dataset's order: id, group, tokens, status,
  *                   the task's counts and sums by name; generated texts as bytes and offsets
  *     /layers       one row a cell and layer: token pairs attended and allowed
+ *     /sparsity     one row a cell, layer, head and class of query length, from sampled query rows: density, mass recall,
+ *                   entropy, distances, strategies; /sparsity/map: what chosen samples attend to, in cells
  *     /timing       seconds, rates, memory: by cell, by rank; what differs from run to run stands here and in /environment
  *     /code /parameters /environment   attributes: program, resolved options, machine */
 #ifndef AST_SCHED_MERGE_H

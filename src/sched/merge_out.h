@@ -41,6 +41,7 @@ void merge_cells(struct merge_out *o);
 void merge_metrics(struct merge_out *o);
 void merge_samples(struct merge_out *o, int task);
 void merge_layers(struct merge_out *o);
+void merge_sparsity(struct merge_out *o);
 void merge_cell_times(struct merge_out *o);
 void merge_rank_times(struct merge_out *o);
 void merge_code(struct merge_out *o);

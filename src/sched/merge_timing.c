@@ -46,6 +46,9 @@ void merge_cell_times(struct merge_out *o)
     cell_column(o, "rank_s", "s", "seconds of ranks: those of groups times their ranks", ranks);
     cell_column(o, "tokens_per_s", "token/s", "tokens through the model a second of a group", rate);
     cell_column(o, "peak_bytes", "byte", "largest resident memory of a rank", peak);
+    for (int i = 0; i < n; i++)
+        phase[i] = o->x->total[i].sparsity_s;
+    cell_column(o, "sparsity_s", "s", "core seconds of sampling what stands in /sparsity", phase);
     for (int k = 0; k < TIMER_PHASES; k++) {
         char name[64];
         for (int i = 0; i < n; i++)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attn/sparsity.h"
 #include "base/err.h"
 #include "io/shardfile.h"
 
@@ -46,7 +47,47 @@ void outcome_close(struct outcome *o)
     free(o->text);
     free(o->reason);
     free(o->layer);
+    outcome_free_sparsity(&o->sparsity);
     *o = (struct outcome){0};
+}
+
+void outcome_free_sparsity(struct outcome_sparsity *s)
+{
+    free(s->cell);
+    free(s->of);
+    free(s->map);
+    free(s->causal);
+    *s = (struct outcome_sparsity){0};
+}
+
+enum { MAP_CELLS = SPARSITY_MAP * SPARSITY_MAP };
+
+/* One more element of size bytes at the end of n, cleared. */
+static void *grow(void *p, int64_t n, size_t size)
+{
+    unsigned char *q = realloc(p, (size_t)(n + 1) * size);
+    if (q)
+        memset(q + (size_t)n * size, 0, size);
+    return q;
+}
+
+int outcome_add_map(struct outcome *o, const struct outcome_map *of, int64_t heads, float **map, float **causal)
+{
+    struct outcome_sparsity *s = &o->sparsity;
+    size_t each = (size_t)o->layers * (size_t)heads * MAP_CELLS * sizeof **map;
+    void *list = grow(s->of, s->n_maps, sizeof *s->of), *maps, *all;
+    s->of = list ? list : s->of;
+    maps = list ? grow(s->map, s->n_maps, each) : NULL;
+    s->map = maps ? maps : s->map;
+    all = maps ? grow(s->causal, s->n_maps, MAP_CELLS * sizeof **causal) : NULL;
+    s->causal = all ? all : s->causal;
+    if (!all)
+        return err_set(ERR_NOMEM, "no memory for a map of attention");
+    s->of[s->n_maps] = *of;
+    *map = s->map + (size_t)s->n_maps * each / sizeof **map;
+    *causal = s->causal + s->n_maps * MAP_CELLS;
+    s->n_maps++;
+    return ERR_OK;
 }
 
 /* The fixed part, in this order on disk. */
@@ -112,6 +153,8 @@ int outcome_commit(const struct outcome *o, const char *folder, bool *duplicate)
     int64_t ints[N_INTS] = {o->cell,  o->n_counts, o->n_sums, o->rank,   o->group_size,         o->layers,
                             o->first, o->n,        o->tokens, o->failed, (int64_t)o->peak_bytes};
     double reals[N_REALS] = {o->begin_s, o->end_s, o->compute_s};
+    double sparsity_head[3] = {(double)o->sparsity.heads, (double)o->sparsity.n_maps, o->sparsity.seconds};
+    size_t cells = (size_t)(o->layers * o->sparsity.heads) * SPARSITY_BUCKETS, maps = (size_t)o->sparsity.n_maps;
     char name[96];
     int rc = ERR_OK;
     AST_ASSERT(o->n > 0);
@@ -138,6 +181,11 @@ int outcome_commit(const struct outcome *o, const char *folder, bool *duplicate)
             {"text", p.text.data, p.text.len},
             {"reason_end", p.reason_end, n * 8},
             {"reason", p.reason.data, p.reason.len},
+            {"sparsity_head", sparsity_head, sizeof sparsity_head},
+            {"sparsity", o->sparsity.cell, cells * sizeof *o->sparsity.cell},
+            {"map_of", o->sparsity.of, maps * sizeof *o->sparsity.of},
+            {"map", o->sparsity.map, maps * (size_t)(o->layers * o->sparsity.heads) * MAP_CELLS * sizeof(float)},
+            {"map_causal", o->sparsity.causal, maps * MAP_CELLS * sizeof(float)},
         };
         name_of(o, name, sizeof name);
         rc = shardfile_commit(folder, name, s, sizeof s / sizeof s[0], duplicate);
@@ -231,6 +279,39 @@ static int take_columns(struct outcome *o, const struct shardfile *f, const char
     return rc ? rc : take_texts(o->reason, o->n, f, path, "reason");
 }
 
+/* A copy of a section of exactly so many bytes. */
+static int take_copy(void *to, const struct shardfile *f, const char *path, const char *name, size_t bytes)
+{
+    void **out = to;
+    const void *p = exactly(f, path, name, bytes);
+    if (!p)
+        return ERR_FORMAT;
+    *out = malloc(bytes + 1);
+    if (!*out)
+        return err_set(ERR_NOMEM, "no memory for section '%s' of a shard", name);
+    memcpy(*out, p, bytes);
+    return ERR_OK;
+}
+
+static int take_sparsity(struct outcome *o, const struct shardfile *f, const char *path)
+{
+    struct outcome_sparsity *s = &o->sparsity;
+    const double *head = exactly(f, path, "sparsity_head", 3 * sizeof *head);
+    if (!head)
+        return ERR_FORMAT;
+    if (!(head[0] >= 0 && head[0] <= 1 << 20 && head[1] >= 0 && head[1] <= 1 << 20) || (head[1] > 0 && head[0] < 1))
+        return err_set(ERR_FORMAT, "%s: impossible sizes of statistics", path);
+    size_t units = (size_t)o->layers * (size_t)head[0], maps = (size_t)head[1], each = MAP_CELLS * sizeof(float);
+    int rc = take_copy(&s->cell, f, path, "sparsity", units * SPARSITY_BUCKETS * sizeof *s->cell);
+    rc = rc ? rc : take_copy(&s->of, f, path, "map_of", maps * sizeof *s->of);
+    rc = rc ? rc : take_copy(&s->map, f, path, "map", maps * units * each);
+    rc = rc ? rc : take_copy(&s->causal, f, path, "map_causal", maps * each);
+    s->heads = (int64_t)head[0];
+    s->n_maps = (int64_t)head[1];
+    s->seconds = head[2];
+    return rc;
+}
+
 int outcome_read(struct outcome *o, const char *path)
 {
     struct shardfile *f = NULL;
@@ -238,6 +319,7 @@ int outcome_read(struct outcome *o, const char *path)
     *o = (struct outcome){0};
     rc = rc ? rc : take_head(o, f, path);
     rc = rc ? rc : take_columns(o, f, path);
+    rc = rc ? rc : take_sparsity(o, f, path);
     shardfile_close(f);
     if (rc)
         outcome_close(o);

@@ -17,6 +17,21 @@ struct outcome_layer { /* counters of one layer over all heads: attn_stats */
     double pairs_seen, pairs_causal, tile_dense, tile_blocks, tile_gather, select_s;
 };
 
+struct sparsity_cell; /* attn/sparsity.h */
+
+struct outcome_map {
+    int64_t sample, span; /* index in the dataset; tokens that the map covers */
+};
+
+struct outcome_sparsity { /* sampled rows of attention; heads 0: none were sampled */
+    int64_t heads;
+    struct sparsity_cell *cell; /* (layers, heads, SPARSITY_BUCKETS) */
+    double seconds;             /* what sampling took, over threads and ranks */
+    int64_t n_maps;
+    struct outcome_map *of; /* (n_maps,) */
+    float *map, *causal;    /* (n_maps, layers, heads, SPARSITY_MAP, SPARSITY_MAP), (n_maps, SPARSITY_MAP, SPARSITY_MAP) */
+};
+
 struct outcome {
     char job[SHA_HEX]; /* fingerprint of the job */
     int cell, n_counts, n_sums, rank, group_size, layers;
@@ -33,10 +48,15 @@ struct outcome {
     struct buf *text;            /* (n,) generated text */
     struct buf *reason;          /* (n,) why it failed */
     struct outcome_layer *layer; /* (layers,) */
+    struct outcome_sparsity sparsity;
 };
 
 int outcome_open(struct outcome *o, int64_t cap, int layers); /* ERR_NOMEM */
 void outcome_close(struct outcome *o);                        /* a zeroed one is fine */
+
+/* Room for one more map in o->sparsity: *map (layers, heads, ...), *causal, cleared. ERR_NOMEM. */
+int outcome_add_map(struct outcome *o, const struct outcome_map *of, int64_t heads, float **map, float **causal);
+void outcome_free_sparsity(struct outcome_sparsity *s);
 
 /* Durable: CRC, fsync, published without replacing. An outcome with failed samples gets a name of its own, so that a later
  * attempt that succeeds is not taken for its copy. Local. ERR_IO. */
