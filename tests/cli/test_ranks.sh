@@ -9,11 +9,12 @@ trap 'rm -rf "$dir"' EXIT
 cat >"$dir/job.cfg" <<T
 name = "ranks";
 models = ( { path = "data/asterism-S"; } );
-methods = ( { method = "dense"; }, { method = "window"; keep = 32; } );
+methods = ( { method = "dense"; }, { method = "window"; keep = 32; },
+            { method = "ast"; keep = 48; block = 16; local = 16; } );
 tasks = ( { task = "wikitext"; name = "english"; data = "data/samples/english.txt"; lengths = [48, 96]; limit = 7; },
           { task = "wmt14"; name = "en-de"; source = "data/samples/en-de.en"; reference = "data/samples/en-de.de"; max_new = 6; lengths = [256]; limit = 4; },
           { task = "triviaqa"; name = "questions"; data = "data/samples/triviaqa/qa/wikipedia-dev.json"; lengths = [128]; limit = 3; max_new = 8; } );
-run = { threads = 1; batch_tokens = 256; shard_s = 0.02; beat_s = 0.2; dead_s = 20.0; };
+run = { sparsity = 16; maps = 2; threads = 1; batch_tokens = 256; shard_s = 0.02; beat_s = 0.2; dead_s = 20.0; };
 T
 ok() { local name=$1; shift; if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "not ok - $name"; tail -n 6 "$dir/log" | sed 's/^/#   /'; fi; }
 run() { # run RANKS OUTPUT OPTIONS...
@@ -27,6 +28,10 @@ ok "1 rank" run 1 1
 for np in 2 3 5 9; do
     ok "$np ranks" run $np $np
     ok "$np ranks give the same file but for times" same "$dir/1.h5" "$dir/$np.h5"
+done
+
+for c in density mass_recall entropy mass_by_distance map/kept; do
+    ok "statistics of attention: $c" h5ls "$dir/1.h5/sparsity/$c"
 done
 
 # tensor parallel: ranks, size of a group; nine ranks are two groups of four
@@ -46,6 +51,7 @@ for layout in 3,2 5,4 9,4; do
     done
     ok "groups of $T: $n integer columns of samples are equal" [ $n -ge 60 ]
     ok "groups of $T: scores to 1e-6" same -p 1e-6 "$dir/1.h5" "$dir/$out.h5" /metrics/value
+    ok "groups of $T: rows of attention sampled, all their heads" same "$dir/1.h5" "$dir/$out.h5" /sparsity/rows
     for c in pairs_seen pairs_causal; do ok "groups of $T: $c exactly" same "$dir/1.h5" "$dir/$out.h5" "/layers/$c"; done
 done
 echo "$passed passed, $failed failed"

@@ -24,7 +24,7 @@ static const char job[] =
     "  { task = \"retrieval\"; lengths = [300]; samples = 2; max_new = 4; },\n"
     "  { task = \"triviaqa\"; data = \"data/samples/triviaqa/qa/wikipedia-dev.json\"; lengths = [128]; limit = 2; max_new = 4; } "
     ");\n"
-    "run = { threads = 1; };\n";
+    "run = { threads = 1; sparsity = 8; };\n";
 
 static int run(const char *results)
 {
@@ -100,6 +100,7 @@ static void every_dataset_says_what_it_is(void)
     walk(h, "/");
     T_CHECK(n_datasets > 100);
     T_CHECK(h5_exists(h, "/samples/wmt14/text") && h5_exists(h, "/samples/triviaqa/f1"));
+    T_CHECK(h5_exists(h, "/sparsity/mass_recall") && h5_exists(h, "/sparsity/map/kept"));
     h5_close(h);
 }
 
