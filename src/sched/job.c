@@ -61,7 +61,7 @@ static const struct cfg_field run_fields[] = {
     CFG_REAL(struct job_run, hang_s, 600, 1, 1e6, "a shard that takes so long, and 20 times its prediction, hangs; its group is given up"),
     CFG_REAL(struct job_run, grace_s, 20, 0, 1e5, "seconds to finish what runs after a signal or before the Slurm end time"),
     CFG_REAL(struct job_run, margin_s, 60, 0, 1e5, "stop so long before the Slurm end time (merging included)"),
-    CFG_INT(struct job_run, sparsity, 256, 0, 1e9, "statistics of attention from one query row in so many (about 1 % of the time at 256); 0: none"),
+    CFG_INT(struct job_run, sparsity, 256, 0, 1e9, "statistics of attention from one query row in so many (under 1 % of the time at 256; its cost: /timing/cells/sparsity_s); 0: none"),
     CFG_INT(struct job_run, maps, 1, 0, 1e6, "with sparsity: maps of what the first so many samples of each dataset attend to"),
     CFG_BOOL(struct job_run, text, true, "keep generated texts in the results"),
     CFG_BOOL(struct job_run, compress, true, "compress the result file"),
