@@ -20,7 +20,7 @@ struct work;
 
 struct merge_rank { /* one a rank of the merge, in rank order */
     int64_t rank, shards, tokens, peak_bytes;
-    double compute_s, io_s, wait_s, load_s;
+    double compute_s, io_s, wait_s, load_s, deal_s; /* deal_s: rank 0's, in its own code; the rest of its time it waits */
     char host[64];
 };
 

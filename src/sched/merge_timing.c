@@ -77,6 +77,7 @@ void merge_rank_times(struct merge_out *o)
         {"io_s", "s", "writing durable files"},
         {"wait_s", "s", "waiting for work or for other ranks"},
         {"load_s", "s", "reading weights and datasets"},
+        {"deal_s", "s", "rank 0: dealing out the work"},
     };
     enum { COLUMNS = sizeof column / sizeof column[0], WHOLE = 4 }; /* the first are whole numbers */
     int n = o->i->n_ranks;
@@ -88,7 +89,7 @@ void merge_rank_times(struct merge_out *o)
         for (int r = 0; r < n; r++) {
             const struct merge_rank *m = &o->i->rank[r];
             const int64_t counts[] = {m->rank, m->shards, m->tokens, m->peak_bytes};
-            const double times[] = {m->compute_s, m->io_s, m->wait_s, m->load_s};
+            const double times[] = {m->compute_s, m->io_s, m->wait_s, m->load_s, m->deal_s};
             whole[r] = k < WHOLE ? counts[k] : 0;
             real[r] = k < WHOLE ? 0 : times[k - WHOLE];
             host[r] = m->host;

@@ -205,13 +205,18 @@ static void describe_rank(const struct run *r, struct merge_rank *me)
                               .io_s = t->io_s,
                               .wait_s = t->wait_s,
                               .load_s = t->load_s};
+    if (r->rank == 0 && r->ranks > 1) {
+        me->deal_s = r->result.master_s;
+        me->wait_s = r->result.wall_s - r->result.master_s;
+    }
     gethostname(me->host, sizeof me->host - 1);
 }
 
+/* Of the workers: rank 0 deals out the work. */
 static double busy_share(const struct merge_rank *rank, int n)
 {
     double busy = 0, all = 0;
-    for (int i = 0; i < n; i++) {
+    for (int i = 1; i < n; i++) {
         busy += rank[i].compute_s + rank[i].load_s + rank[i].io_s;
         all += rank[i].compute_s + rank[i].load_s + rank[i].io_s + rank[i].wait_s;
     }
@@ -263,7 +268,9 @@ static int merge(struct run *r, const struct comm_group *g, FILE *out)
                                              .groups = r->groups,
                                              .threads = r->threads,
                                              .dead = r->result.n_dead,
-                                             .busy = r->ranks > 1 ? busy_share(rank, info.n_ranks) : -1});
+                                             .busy = r->ranks > 1 ? busy_share(rank, info.n_ranks) : -1,
+                                             .rank = rank,
+                                             .n_ranks = info.n_ranks});
     free(all);
     gather_close(x);
     return rc;

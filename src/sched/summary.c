@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "sched/gather.h"
 #include "sched/job.h"
+#include "sched/merge.h"
 #include "sched/work.h"
 
 /* Digits that the interval leaves meaningful, at least three. */
@@ -161,6 +162,56 @@ static void agree_table(FILE *f, const struct work *w, const struct gathered *x,
     }
 }
 
+static void rank_line(FILE *f, const char *name, const struct merge_rank *r, double n)
+{
+    double all = r->compute_s + r->load_s + r->io_s + r->wait_s + r->deal_s, part = all > 0 ? 100 / all : 0;
+    char peak[32] = "-";
+    if (r->peak_bytes > 0)
+        log_bytes((double)r->peak_bytes / n, peak, sizeof peak);
+    fprintf(f, "  %-8s %-16.16s %8.0f %12.0f %8.1f %%  %6.1f %%  %6.1f %%  %6.1f %%  %9s\n", name, r->host, (double)r->shards / n,
+            (double)r->tokens / n, part * (r->compute_s + r->deal_s), part * r->load_s, part * r->io_s, part * r->wait_s, peak);
+}
+
+/* Where each rank's time went; of many ranks those that waited most, and the mean. All of them stand in /timing/ranks. */
+static void rank_table(FILE *f, const struct summary_info *s)
+{
+    enum { SHOWN = 16 };
+    struct merge_rank mean = {.host = "(mean of workers)"};
+    double bound = -1;
+    int shown = 0;
+    char name[32];
+    if (s->n_ranks < 2)
+        return;
+    if (s->n_ranks > SHOWN) { /* the SHOWN-th longest wait, by trying each as a bound */
+        for (int i = 0; i < s->n_ranks; i++) {
+            int above = 0;
+            for (int k = 0; k < s->n_ranks; k++)
+                above += s->rank[k].wait_s >= s->rank[i].wait_s;
+            if (above >= SHOWN && s->rank[i].wait_s > bound)
+                bound = s->rank[i].wait_s;
+        }
+    }
+    fprintf(f, "\n  %-8s %-16s %8s %12s %10s  %8s  %8s  %8s  %9s\n", "rank", "host", "shards", "tokens", "computing", "loading",
+            "I/O", "waiting", "peak");
+    for (int i = 0; i < s->n_ranks; i++) {
+        const struct merge_rank *r = &s->rank[i];
+        snprintf(name, sizeof name, "%lld%s", (long long)r->rank, r->rank == 0 ? " deals" : "");
+        if (r->rank == 0 || (r->wait_s >= bound && shown++ < SHOWN))
+            rank_line(f, name, r, 1);
+        if (r->rank == 0)
+            continue;
+        mean.shards += r->shards;
+        mean.tokens += r->tokens;
+        mean.peak_bytes += r->peak_bytes;
+        mean.compute_s += r->compute_s;
+        mean.load_s += r->load_s;
+        mean.io_s += r->io_s;
+        mean.wait_s += r->wait_s;
+    }
+    if (s->n_ranks > 2)
+        rank_line(f, "mean", &mean, s->n_ranks - 1);
+}
+
 void summary_print(FILE *f, const struct work *w, const struct gathered *x, const struct summary_info *s)
 {
     int width[4] = {5, 4, 6, 0};
@@ -185,10 +236,11 @@ void summary_print(FILE *f, const struct work *w, const struct gathered *x, cons
     fprintf(f, "\n%s: %s in %s on %d rank%s (%d group%s, %d thread%s each)", w->job->name, s->complete ? "complete" : "INCOMPLETE",
             took, s->ranks, s->ranks == 1 ? "" : "s", s->groups, s->groups == 1 ? "" : "s", s->threads, s->threads == 1 ? "" : "s");
     if (s->busy >= 0)
-        fprintf(f, ", groups computed %.0f %% of the time", 100 * s->busy);
+        fprintf(f, ", groups computed %.1f %% of the time", 100 * s->busy);
     if (s->dead)
         fprintf(f, ", %d rank%s lost on the way", s->dead, s->dead == 1 ? " was" : "s were");
     fprintf(f, "\n");
+    rank_table(f, s);
     if (failed)
         fprintf(f, "%lld samples failed: /samples/*/status and reason say which and why; the same command tries them again\n",
                 (long long)failed);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 struct gathered;
+struct merge_rank;
 struct work;
 
 struct summary_info {
@@ -14,7 +15,9 @@ struct summary_info {
     bool complete;
     double wall_s;
     int ranks, groups, threads, dead;
-    double busy; /* share of the groups' time spent computing; NaN: unknown */
+    double busy; /* share of the workers' time that is not waiting; negative: unknown */
+    const struct merge_rank *rank;
+    int n_ranks;
 };
 
 void summary_print(FILE *f, const struct work *w, const struct gathered *x, const struct summary_info *i);

@@ -74,7 +74,7 @@ for w in 1 2 4 8 15 31 63; do
     late "$w workers" && break
     s=$(job "$w" "$dir/w$w.h5" 'tasks.[0].stride=32' "tasks.[0].limit=$n") || break
     one=${one:-$s}
-    awk -v w="$w" -v s="$s" -v one="$one" -v busy="$(sed -n 's/.*computed \([0-9]* %\) of the time.*/\1/p' "$dir/table")" \
+    awk -v w="$w" -v s="$s" -v one="$one" -v busy="$(sed -n 's/.*computed \([0-9.]* %\) of the time.*/\1/p' "$dir/table")" \
         'BEGIN { printf "  %-8d %10.2f %9.2f %9.0f %% %s of the time\n", w, s, one / s, 100 * one / s / w, busy }'
     if [ "$w" -gt 1 ] && command -v h5diff >/dev/null; then
         h5diff --exclude-path /timing --exclude-path /environment "$dir/w1.h5" "$dir/w$w.h5" >/dev/null && same=${same:-yes} || same=no

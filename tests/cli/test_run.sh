@@ -32,6 +32,7 @@ for np in 0 3 5; do
     ok "np $np completes" is $rc 0
     ok "np $np prints a table" says 'token_perplexity'
 done
+ok "np 5 says where each rank's time went" [ "$(sed -n '/computing.*waiting/,/mean/p' "$dir/log" | grep -c ' %  ')" = 6 ]
 for np in 3 5; do ok "np $np gives the same file but for times" same "$dir/r0.h5" "$dir/r$np.h5"; done
 h5dump -d /cells/signature "$dir/r3.h5" >"$dir/log" 2>&1
 ok "results name the protocol" says 'PPL|proto:disjoint'
