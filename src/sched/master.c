@@ -47,7 +47,7 @@ struct desk {
     double *expect; /* predicted seconds of each shard when it was handed out, by shard; grows with the board */
     int64_t expect_cap;
     bool stopping, too_late; /* too_late: what waits would not end before the deadline */
-    double stop_s, next_tick;
+    double stop_s, next_tick, start;
     int remote_signal;
     int *unable; /* (cells,) the rank, plus 1, that could not run it at all; UNABLE: it is given up */
     struct comm_mail mail;
@@ -66,6 +66,7 @@ static void say_status(const struct desk *k, const char *state)
     struct status_now n = {.state = state,
                            .left_s = left * T + after,
                            .total_s = m->before_s * ratio + board_total_s(b) * T + after,
+                           .computing_s = k->out->wall_s + timer_now() - k->start,
                            .eta_s = left / groups + after / (groups * T),
                            .phase = m->phase + 1,
                            .phases = m->phases,
@@ -473,7 +474,7 @@ int master_run(struct master *m, struct master_result *out)
 {
     struct desk k = {.m = m, .run = &m->w->job->run, .out = out, .groups = m->link ? m->layout->groups : 0};
     int ranks = m->world ? m->world->size : 1, rc = ERR_OK;
-    double start = timer_now();
+    k.start = timer_now();
     if (!out->dead)
         out->dead = calloc((size_t)ranks, 1);
     k.slot = calloc((size_t)k.groups + 1, sizeof *k.slot);
@@ -486,7 +487,8 @@ int master_run(struct master *m, struct master_result *out)
         run_groups(&k);
     else
         run_alone(&k);
-    out->wall_s += timer_now() - start;
+    say_status(&k, "running");
+    out->wall_s += timer_now() - k.start;
 out:
     free(k.slot);
     free(k.unable);

@@ -31,12 +31,14 @@ static void write_json(const struct status *s, const struct status_now *n)
         rc ? rc
            : buf_printf(
                  &b,
-                 ", \"state\": \"%s\", \"time\": \"%s\", \"elapsed_s\": %.1f, \"eta_s\": %.1f, \"progress\": %.4f,\n"
+                 ", \"state\": \"%s\", \"time\": \"%s\", \"elapsed_s\": %.1f, \"computing_s\": %.3f, \"eta_s\": %.1f, "
+                 "\"progress\": %.4f,\n"
                  " \"phase\": %d, \"phases\": %d,\n"
                  " \"groups\": %d, \"dead_ranks\": %d, \"shards_waiting\": %lld, \"shards_running\": %lld, \"shards_done\": %lld,\n"
                  " \"shards_failed\": %lld, \"samples_failed\": %lld, \"tokens\": %lld}\n",
-                 n->state, when, timer_now() - s->start_s, n->eta_s, n->total_s > 0 ? 1 - n->left_s / n->total_s : 0, n->phase,
-                 n->phases, n->groups, n->dead, n->waiting, n->running, n->done, n->failed, n->samples_failed, n->tokens);
+                 n->state, when, timer_now() - s->start_s, n->computing_s, n->eta_s,
+                 n->total_s > 0 ? 1 - n->left_s / n->total_s : 0, n->phase, n->phases, n->groups, n->dead, n->waiting, n->running,
+                 n->done, n->failed, n->samples_failed, n->tokens);
     /* It only informs: a disk that is full is reported where it matters. */
     if (rc || file_write_durable(s->path, b.data, b.len))
         err_clear();

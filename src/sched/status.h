@@ -3,7 +3,8 @@
  * OUTPUT.shards/status.json, replaced whole at each writing, has one object:
  *     job, state         name; "running", "stopping", "stopped" (run the same command again), "merging", then "complete",
  *                        "failed samples" or "incomplete" once results.h5 is there, "failed" if there will be none
- *     time, elapsed_s    UTC; seconds of this run
+ *     time, elapsed_s    UTC; seconds since dealing out began, the merge included
+ *     computing_s        of which from the first shard to the last
  *     eta_s, progress    predicted seconds to the end; share of all work that is done, earlier runs included (0 .. 1)
  *     phase, phases      which size of groups is at work (layout.h), 1 of 1 as a rule
  *     groups, dead_ranks                        groups that live; ranks lost
@@ -19,7 +20,7 @@ struct board;
 struct status_now {
     const char *state;
     double left_s, total_s; /* predicted seconds of computing of all ranks, corrected by what was measured */
-    double eta_s;
+    double eta_s, computing_s;
     int phase, phases; /* 1 of 1 */
     int groups, dead;
     long long waiting, running, done, failed, samples_failed, tokens;

@@ -176,7 +176,7 @@ static void rank_line(FILE *f, const char *name, const struct merge_rank *r, dou
 static void rank_table(FILE *f, const struct summary_info *s)
 {
     enum { SHOWN = 16 };
-    struct merge_rank mean = {.host = "(mean of workers)"};
+    struct merge_rank mean = {.host = "all workers"};
     double bound = -1;
     int shown = 0;
     char name[32];

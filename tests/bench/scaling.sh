@@ -62,7 +62,7 @@ T
 job() { # job WORKERS OUTPUT OPTIONS...: seconds from first to last shard
     local n=$1 out=$2; shift 2
     on $((n + 1)) "$ASTERISM" run "$dir/job.cfg" "output=$out" --quiet --fresh "$@" >"$dir/table" || return 1
-    sed -n 's/.*"elapsed_s": \([0-9.]*\).*/\1/p' "$out.shards/status.json"
+    sed -n 's/.*"computing_s": \([0-9.]*\).*/\1/p' "$out.shards/status.json"
 }
 # as many windows as one worker does in about 40 s
 probe=$(job 1 "$dir/probe.h5" 'tasks.[0].stride=32') && probe=$(job 1 "$dir/probe.h5" 'tasks.[0].stride=32' 'tasks.[0].limit=24')
