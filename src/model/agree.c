@@ -100,12 +100,12 @@ static void compare_rows(const struct forward *f, const struct room *r, const fl
     for (int64_t v = 0; v < m->cut.vocab.n; v += HEAD_COLS) {
         struct model_range part = {v, m->cut.vocab.n - v < HEAD_COLS ? m->cut.vocab.n - v : HEAD_COLS};
         for (int k = 0; k < 2; k++)
-            head_chunk(m, r->xn[k], n, part, r->y[k], r->scratch);
+            head_chunk(m, &(struct head_part){r->xn[k], n, part, r->y[k], r->scratch});
         part.first += m->cut.vocab.first;
 #pragma omp parallel for if (n > 1)
         for (int64_t i = 0; i < n; i++) {
             for (int k = 0; k < 2; k++)
-                head_side_fold(m, &r->side[k], i, r->y[k] + i * HEAD_COLS, f->b->target[r->row[i]], part);
+                head_side_fold(m, &r->side[k], i, &(struct head_row){r->y[k] + i * HEAD_COLS, part, f->b->target[r->row[i]]});
             cross_fold(m, r, i, part.n);
         }
     }

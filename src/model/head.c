@@ -66,17 +66,17 @@ void head_norm(const struct model *m, const float *x, const int64_t *row, int64_
     }
 }
 
-void head_chunk(const struct model *m, const float *xn, int64_t n, struct model_range part, float *y, void *scratch)
+void head_chunk(const struct model *m, const struct head_part *p)
 {
     struct kern_linear lin = {.w = &m->head,
-                              .r0 = part.first,
-                              .r1 = part.first + part.n,
-                              .x = xn,
-                              .m = n,
+                              .r0 = p->part.first,
+                              .r1 = p->part.first + p->part.n,
+                              .x = p->xn,
+                              .m = p->n,
                               .ldx = m->shape.hidden,
-                              .y = y,
+                              .y = p->y,
                               .ldy = COLS,
-                              .scratch = scratch};
+                              .scratch = p->scratch};
     kern_linear(m->kern, &lin);
 }
 
@@ -88,10 +88,11 @@ void head_side_begin(const struct head_side *s, int64_t n)
     }
 }
 
-void head_side_fold(const struct model *m, const struct head_side *s, int64_t i, const float *y, int64_t target,
-                    struct model_range part)
+void head_side_fold(const struct model *m, const struct head_side *s, int64_t i, const struct head_row *row)
 {
-    int64_t best = m->kern->argmax(y, part.n), t = target - part.first;
+    const float *y = row->y;
+    struct model_range part = row->part;
+    int64_t best = m->kern->argmax(y, part.n), t = row->target - part.first;
     m->kern->lse_update(y, part.n, &s->max[i], &s->sum[i]);
     if (t >= 0 && t < part.n)
         s->target[i] = (double)y[t];
@@ -150,11 +151,11 @@ static void score_rows(const struct model *m, const struct room *r, const struct
     head_side_begin(s, n);
     for (int64_t v = 0; v < m->cut.vocab.n; v += COLS) {
         struct model_range part = {v, m->cut.vocab.n - v < COLS ? m->cut.vocab.n - v : COLS};
-        head_chunk(m, r->xn, n, part, r->y, r->scratch);
+        head_chunk(m, &(struct head_part){r->xn, n, part, r->y, r->scratch});
         part.first += m->cut.vocab.first; /* model-wide from here */
 #pragma omp parallel for if (n > 1)
         for (int64_t i = 0; i < n; i++)
-            head_side_fold(m, s, i, r->y + i * COLS, b->target[r->row[i]], part);
+            head_side_fold(m, s, i, &(struct head_row){r->y + i * COLS, part, b->target[r->row[i]]});
     }
     if (m->cut.sums)
         head_side_join(m, s, n, out->timer);

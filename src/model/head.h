@@ -28,9 +28,12 @@ struct head_side {     /* running values of the rows of a chunk, (HEAD_ROWS,) ea
 size_t head_side_bytes(void);
 int head_side_open(struct head_side *s, struct arena *step);
 void head_side_begin(const struct head_side *s, int64_t n);
-/* Row i: the logits y (part.n,) of the tokens part.first ..., model-wide numbers. */
-void head_side_fold(const struct model *m, const struct head_side *s, int64_t i, const float *y, int64_t target,
-                    struct model_range part);
+struct head_row {
+    const float *y; /* (part.n,) logits of the tokens part.first ..., model-wide numbers */
+    struct model_range part;
+    int64_t target;
+};
+void head_side_fold(const struct model *m, const struct head_side *s, int64_t i, const struct head_row *row); /* row i */
 /* The group's values; collective. Its seconds move from the head's to MPI's phase. */
 void head_side_join(const struct model *m, const struct head_side *s, int64_t n, struct timer *timer);
 double head_side_nll(const struct head_side *s, int64_t i); /* of the target, in nats */
@@ -38,7 +41,14 @@ double head_side_nll(const struct head_side *s, int64_t i); /* of the target, in
 /* Rows row[0 .. n-1] of x through the final norm; logits (n, HEAD_COLS) of a part of this rank's vocabulary; the next
  * rows with a target from *t on, which is moved. */
 void head_norm(const struct model *m, const float *x, const int64_t *row, int64_t n, float *y);
-void head_chunk(const struct model *m, const float *xn, int64_t n, struct model_range part, float *y, void *scratch);
+struct head_part {
+    const float *xn; /* (n, D) */
+    int64_t n;
+    struct model_range part; /* numbers of this rank */
+    float *y;                /* (n, HEAD_COLS) */
+    void *scratch;           /* of a linear layer with HEAD_ROWS rows */
+};
+void head_chunk(const struct model *m, const struct head_part *p);
 int64_t head_pick(const struct model_batch *b, int64_t *t, int64_t row[HEAD_ROWS]);
 
 #endif

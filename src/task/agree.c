@@ -99,12 +99,12 @@ struct columns { /* (n,) each */
     double *tokens, *same, *kl, *nll;
 };
 
-static double fill_columns(const struct columns *c, const struct agree_at *at, const struct task_acc *acc, const bool *missing,
-                           int64_t n)
+static double fill_columns(const struct columns *c, const struct agree_of *of, const struct task_acc *acc)
 {
+    const struct agree_at *at = of->at;
     double all = 0;
-    for (int64_t i = 0; i < n; i++) {
-        bool gone = missing && missing[i];
+    for (int64_t i = 0; i < of->n; i++) {
+        bool gone = of->missing && of->missing[i];
         c->tokens[i] = gone ? 0 : (double)acc[i].n[at->tokens];
         c->same[i] = gone ? 0 : 100 * (double)acc[i].n[at->same];
         c->kl[i] = gone ? 0 : acc[i].s[at->kl];
@@ -125,9 +125,10 @@ static int add(struct task_score *out, int *k, struct task_score form, const str
     return rc;
 }
 
-int agree_score(const struct agree_at *at, const struct task_pair *pair, const bool *missing, int64_t n, uint64_t seed,
-                struct task_score *out)
+int agree_score(const struct agree_of *of, struct task_score *out)
 {
+    const struct task_pair *pair = of->pair;
+    int64_t n = of->n;
     static const struct task_score kl = {.name = "kl_to_dense", .unit = "nat"};
     static const struct task_score same = {.name = "top1_agreement", .unit = "%", .higher_is_better = true};
     static const struct task_score ppl = {.name = "answer_perplexity", .unit = "1"};
@@ -136,11 +137,11 @@ int agree_score(const struct agree_at *at, const struct task_pair *pair, const b
         return err_set(ERR_NOMEM, "out of memory for the scores of %lld samples", (long long)n);
     struct columns a = {memory, memory + n, memory + 2 * n, memory + 3 * n},
                    b = {memory + 4 * n, memory + 5 * n, memory + 6 * n, memory + 7 * n};
-    struct stats_plan plan = {.n = n, .replicates = 1000, .seed = seed};
+    struct stats_plan plan = {.n = n, .replicates = 1000, .seed = of->seed};
     int rc = ERR_OK, k = 0;
-    bool there = fill_columns(&a, at, pair->a, missing, n) > 0;
+    bool there = fill_columns(&a, of, pair->a) > 0;
     if (pair->b)
-        there = fill_columns(&b, at, pair->b, missing, n) > 0 && there;
+        there = fill_columns(&b, of, pair->b) > 0 && there;
     struct stats_pair p = {{a.nll, a.tokens, STATS_EXP}, {NULL, NULL, STATS_EXP}};
     if (there && !pair->b) {
         rc = add(out, &k, kl, &plan, &(struct stats_pair){{a.kl, a.tokens, STATS_PLAIN}, {NULL, NULL, STATS_PLAIN}});

@@ -26,10 +26,16 @@ struct agree_at {
 int agree_run(const struct task_call *c, const struct agree_text *text, const struct agree_at *at);
 size_t agree_bytes(const struct model *m, int64_t n, int64_t tokens, int64_t longest);
 
-/* kl_to_dense, top1_agreement and answer_perplexity with intervals over samples (n of them), or none of them if nothing was
- * compared; pair->b: the difference b - a of the last. Returns how many were written, at most AGREE_SCORES, or an error. */
+/* kl_to_dense, top1_agreement and answer_perplexity with intervals over samples, or none of them if nothing was compared;
+ * pair->b: the difference b - a of the last. Returns how many were written, at most AGREE_SCORES, or an error. */
 enum { AGREE_SCORES = 3 };
-int agree_score(const struct agree_at *at, const struct task_pair *pair, const bool *missing, int64_t n, uint64_t seed,
-                struct task_score *out);
+struct agree_of {
+    const struct agree_at *at;
+    const struct task_pair *pair; /* (n,) each */
+    const bool *missing;          /* (n,) or NULL */
+    int64_t n;
+    uint64_t seed;
+};
+int agree_score(const struct agree_of *of, struct task_score *out);
 
 #endif

@@ -119,11 +119,11 @@ static double worth_of(const struct generate_call *c, double sum, int64_t length
     return sum / pow((double)length, c->how->length_penalty);
 }
 
-/* length counts an EOS, n does not. */
-static void finish(const struct generate_call *c, struct search *s, double sum, const int32_t *ids, int64_t n, int64_t length)
+/* A beam of s->made tokens, the last one EOS or not. */
+static void finish(const struct generate_call *c, struct search *s, double sum, const int32_t *ids, bool eos)
 {
-    int64_t width = c->how->beam, at = s->n_done;
-    double worth = worth_of(c, sum, length);
+    int64_t width = c->how->beam, at = s->n_done, n = s->made - eos;
+    double worth = worth_of(c, sum, s->made);
     while (at > 0 && s->done[at - 1].worth < worth)
         at--;
     if (at == width)
@@ -167,7 +167,7 @@ static int64_t select_beams(const struct generate_call *c, struct search *s, con
         if (!eos && !stop)
             s->next[live++] = *x;
         else if (r < width)
-            finish(c, s, x->sum, ids, s->made - eos, s->made);
+            finish(c, s, x->sum, ids, eos);
     }
     return live;
 }
@@ -226,7 +226,7 @@ static void take_ids(struct search *s, const struct generate_seq *q, int64_t liv
 static int end_search(const struct generate_call *c, struct search *s, struct generate_seq *q)
 {
     for (int64_t k = 0; k < s->n_live && s->made == q->max_new; k++)
-        finish(c, s, s->live[k].sum, s->live[k].ids, s->made, s->made);
+        finish(c, s, s->live[k].sum, s->live[k].ids, false);
     close_caches(s, c->how->beam);
     s->over = true;
     q->score = s->n_done ? s->done[0].worth : (double)-INFINITY;

@@ -356,7 +356,7 @@ static int score_all(const struct task_set *s, const struct task_pair *p, const 
     out[0] =
         (struct task_score){.name = "accuracy", .value = r.value, .lo = r.lo, .hi = r.hi, .higher_is_better = true, .unit = "%"};
     free(memory);
-    int more = rc ? rc : agree_score(&agree_at, p, missing, n, seed, out + 1);
+    int more = rc ? rc : agree_score(&(struct agree_of){&agree_at, p, missing, n, seed}, out + 1);
     return more < 0 ? more : 1 + more;
 }
 

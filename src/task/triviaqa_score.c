@@ -116,7 +116,8 @@ static int all_scores(struct scores *s)
             rc = add(s, of_class[c], k);
     }
     free(s->memory);
-    int more = rc ? rc : agree_score(&triviaqa_agree, s->pair, s->missing, s->set->qa->n, s->seed, s->out + s->n);
+    int more =
+        rc ? rc : agree_score(&(struct agree_of){&triviaqa_agree, s->pair, s->missing, s->set->qa->n, s->seed}, s->out + s->n);
     return more < 0 ? more : s->n + more;
 }
 

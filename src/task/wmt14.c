@@ -396,7 +396,7 @@ static int compare(const struct task_set *s, const struct task_pair *pair, const
         snprintf(out[k].name, sizeof out[k].name, "%s", k ? "chrf2" : "bleu");
     }
     free(kept);
-    int more = rc ? rc : agree_score(&agree_at, pair, missing, s->n, seed, out + 2);
+    int more = rc ? rc : agree_score(&(struct agree_of){&agree_at, pair, missing, s->n, seed}, out + 2);
     return more < 0 ? more : 2 + more;
 }
 
@@ -424,7 +424,7 @@ static int score(const struct task_set *s, const struct task_acc *acc, const boo
     out[2] = (struct task_score){
         .name = "length_ratio", .value = ref > 0 ? hyp / ref : (double)NAN, .lo = (double)NAN, .hi = (double)NAN, .unit = "1"};
     free(kept);
-    int more = rc ? rc : agree_score(&agree_at, &(struct task_pair){acc, NULL}, missing, s->n, seed, out + 3);
+    int more = rc ? rc : agree_score(&(struct agree_of){&agree_at, &(struct task_pair){acc, NULL}, missing, s->n, seed}, out + 3);
     return more < 0 ? more : 3 + more;
 }
 

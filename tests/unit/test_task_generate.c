@@ -95,12 +95,26 @@ static void worked_examples_stand_in_front(void)
     T_EQ(OPEN(set, t, en, de, "shots=1", "shots_source=\"data/samples/en-de.en\"", "shots_reference=\"data/samples/en-de.de\""),
          ERR_ARG);
     T_CHECK(strstr(err_text(), "the set that is scored") != NULL);
-    t = task_find("triviaqa");
-    f = fopen(questions, "w");
+    err_clear();
+    remove(questions);
+    buf_free(&first);
+    buf_clear(&fed);
+}
+
+static void worked_questions_stand_in_front(void)
+{
+    static const char data[] = "data=\"data/samples/triviaqa/qa/wikipedia-dev.json\"";
+    const struct task *t = task_find("triviaqa");
+    static struct task_acc acc[1];
+    struct task_set *set;
+    char from[160], questions[96];
+    env.length = 512;
+    set_script("x\n");
+    snprintf(questions, sizeof questions, "/tmp/ast-shots-%ld.json", (long)getpid());
+    FILE *f = fopen(questions, "w");
     T_CHECK(f && fputs("{\"Data\": [{\"Question\": \"Who?\", \"QuestionId\": \"1\", \"Answer\": {\"Value\": \"Ann\"}}]}", f) >= 0 &&
             fclose(f) == 0);
     snprintf(from, sizeof from, "shots_data=\"%s\"", questions);
-    static const char data[] = "data=\"data/samples/triviaqa/qa/wikipedia-dev.json\"";
     T_EQ(OPEN(set, t, data, "shots=1", from), ERR_ARG); /* with documents */
     T_EQ(OPEN(set, t, data, "prompt=\"closed-book\"", "shots=1", from), ERR_OK);
     if (set) {
@@ -116,7 +130,6 @@ static void worked_examples_stand_in_front(void)
     }
     err_clear();
     remove(questions);
-    buf_free(&first);
     buf_clear(&fed);
 }
 
@@ -307,6 +320,7 @@ int main(int argc, char **argv)
         return 1;
     T_RUN(answers_are_compared_with_dense_attention);
     T_RUN(worked_examples_stand_in_front);
+    T_RUN(worked_questions_stand_in_front);
     T_RUN(a_sequence_ends_at_eos_or_when_it_is_long_enough);
     T_RUN(translations_stop_at_the_newline);
     T_RUN(answers_are_scored_and_truncation_is_recorded);
