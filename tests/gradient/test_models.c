@@ -16,6 +16,7 @@ static struct arena step;
 static const char *path;
 static struct net *n;
 static struct back_rule rule[MODEL_MAX_LAYERS];
+static double kl; /* weight of the divergence from the model as it was read */
 
 static double loss(bool backward)
 {
@@ -26,9 +27,10 @@ static double loss(bool backward)
         target[i] = i == 16 || i == N - 1 ? -1 : (i * 53 + 5) % 256;
     }
     struct net_step s = {.b = &(struct model_batch){.n_seq = 3, .at = at, .token = token, .target = target}};
-    s.rule = rule, s.backward = backward, s.ce = 1;
+    s.rule = rule, s.backward = backward, s.ce = 1 - kl, s.kl = kl;
     T_EQ(net_step(n, &s, &step), ERR_OK);
-    return s.loss;
+    T_CHECK(s.divergence >= -1e-4);
+    return s.ce * s.loss + kl * s.divergence;
 }
 
 /* Loss with the parameter moved by h along u (unit length). */
@@ -72,7 +74,7 @@ static void check_model(unsigned train)
         err_clear();
         return;
     }
-    if (train & NET_ADAPTERS) /* B = 0 would leave A without a gradient */
+    if (train & NET_ADAPTERS || kl > 0) /* B = 0 would leave A without a gradient, the model itself the divergence */
         for (int64_t i = 0; i < n->params.n; i++)
             for (int64_t j = 0; j < n->params.at[i].n; j++)
                 n->params.at[i].w[j] += (float)(0.02 * sin((double)(3 * j + i)));
@@ -95,6 +97,13 @@ static void gradients_are_slopes_of_the_loss(void)
 static void gradients_of_adapters_are_slopes_of_the_loss(void)
 {
     check_model(NET_ADAPTERS);
+}
+
+static void the_divergence_from_the_dense_model_has_its_gradient(void)
+{
+    kl = 0.999;
+    check_model(NET_WEIGHTS);
+    kl = 0;
 }
 
 static void gradients_add_up_over_calls(void)
@@ -128,6 +137,7 @@ int main(int argc, char **argv)
         t_run(label, gradients_are_slopes_of_the_loss);
         if (i == 0) {
             T_RUN(gradients_of_adapters_are_slopes_of_the_loss);
+            T_RUN(the_divergence_from_the_dense_model_has_its_gradient);
             T_RUN(gradients_add_up_over_calls);
         }
     }
