@@ -1,5 +1,4 @@
 /* Task wmt14: translation of aligned files, scored with BLEU and chrF. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,16 +9,12 @@
 #include "cfg/cfg.h"
 #include "io/file.h"
 #include "model/model.h"
-#include "task/agree.h"
 #include "task/bleu.h"
 #include "task/chrf.h"
-#include "task/decode.h"
 #include "task/generate.h"
-#include "task/lines.h"
 #include "task/prompt.h"
 #include "task/shots.h"
-#include "task/stats.h"
-#include "task/task.h"
+#include "task/wmt14.h"
 #include "task/ws.h"
 
 struct wmt14_opts {
@@ -53,24 +48,7 @@ static const char *const count_name[] = {
     "chrf_hyp5",   "chrf_hyp6",   "chrf_ref1",     "chrf_ref2",   "chrf_ref3",   "chrf_ref4",   "chrf_ref5",  "chrf_ref6",
     "chrf_match1", "chrf_match2", "chrf_match3",   "chrf_match4", "chrf_match5", "chrf_match6", AGREE_COUNTS, NULL};
 static const char *const sum_name[] = {AGREE_SUMS, NULL};
-enum { N_CORRECT = 0, N_TOTAL = 4, N_HYP = 8, N_REF, N_PROMPT, N_NEW, N_CHRF, CHRF_N = 6 };
-static const struct agree_at agree_at = {.tokens = N_CHRF + 3 * CHRF_N, .same = N_CHRF + 3 * CHRF_N + 1, .kl = 0, .nll = 1};
-
-static const struct bleu_opts bleu_default;
-static const struct chrf_opts chrf_default;
-
-struct task_set {
-    struct lines source, reference;
-    struct tok_ids ids;     /* the prompts, one after the other */
-    int64_t *at, n;         /* (n + 1,) */
-    struct tok_ids *answer; /* (n,) the references, if they are compared */
-    int64_t longest_answer; /* tokens */
-    int64_t max_new, context, shots;
-    bool compare;
-    struct decode_opts decode;
-    char shots_sha[2][9]; /* of the files that examples come from */
-    char name[128];
-};
+const struct agree_at wmt14_agree = {.tokens = N_COMPARED, .same = N_SAME, .kl = 0, .nll = 1};
 
 static void close_set(struct task_set *s)
 {
@@ -239,7 +217,7 @@ static int signature(const struct task_set *s, struct buf *out)
     if (rc == ERR_OK && s->compare)
         rc = buf_puts(out, "|compare:dense");
     rc = rc ? rc : buf_printf(out, "|max_new:%lld|stop:newline|post:strip|", (long long)s->max_new);
-    return rc ? rc : bleu_signature(out, 1, &bleu_default);
+    return rc ? rc : bleu_signature(out, 1, &(struct bleu_opts){0});
 }
 
 static int tally(const struct task_set *s, int64_t i, struct span hyp, struct task_acc *acc)
@@ -247,9 +225,9 @@ static int tally(const struct task_set *s, int64_t i, struct span hyp, struct ta
     struct bleu_stat b = {{0}, {0}, 0, 0};
     struct chrf_stat c = {{0}, {0}, {0}};
     struct span ref = s->reference.line.v[i];
-    int rc = bleu_add(&b, hyp, &ref, 1, &bleu_default);
+    int rc = bleu_add(&b, hyp, &ref, 1, &(struct bleu_opts){0});
     if (rc == ERR_OK)
-        rc = chrf_add(&c, hyp, &ref, 1, &chrf_default);
+        rc = chrf_add(&c, hyp, &ref, 1, &(struct chrf_opts){0});
     for (int k = 0; k < 4; k++) {
         acc->n[N_CORRECT + k] = b.correct[k];
         acc->n[N_TOTAL + k] = b.total[k];
@@ -275,7 +253,7 @@ static int agree(const struct task_call *c)
         const struct tok_ids *a = &s->answer[i];
         text[k] = (struct agree_text){s->ids.v + s->at[i], a->v, n, a->n < left ? a->n : left};
     }
-    int rc = text ? agree_run(c, text, &agree_at) : ERR_NOMEM;
+    int rc = text ? agree_run(c, text, &wmt14_agree) : ERR_NOMEM;
     arena_release(c->step, mark);
     return rc;
 }
@@ -337,97 +315,6 @@ static size_t run_bytes(const struct task_set *s, const struct model *m, int64_t
     return arena_bytes(n, sizeof(struct generate_seq)) + arena_bytes(n, sizeof(struct buf)) + (decode > both ? decode : both);
 }
 
-/* ---- scores ---- */
-
-struct units {
-    const struct task_acc *acc;
-    const int64_t *kept; /* samples that there are */
-    bool chrf;
-};
-
-static double corpus_score(const void *ctx, const int64_t *pick, int64_t n)
-{
-    const struct units *u = ctx;
-    struct bleu_stat b = {{0}, {0}, 0, 0};
-    struct chrf_stat c = {{0}, {0}, {0}};
-    struct bleu out;
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t *x = u->acc[u->kept[pick[i]]].n;
-        for (int k = 0; k < 4; k++) {
-            b.correct[k] += x[N_CORRECT + k];
-            b.total[k] += x[N_TOTAL + k];
-        }
-        b.sys_len += x[N_HYP];
-        b.ref_len += x[N_REF];
-        for (int k = 0; k < CHRF_N; k++) {
-            c.hyp[k] += x[N_CHRF + k];
-            c.ref[k] += x[N_CHRF + CHRF_N + k];
-            c.match[k] += x[N_CHRF + 2 * CHRF_N + k];
-        }
-    }
-    bleu_score(&out, &b, &bleu_default);
-    return u->chrf ? chrf_score(&c, &chrf_default) : out.score;
-}
-
-struct pair_units {
-    struct units a, b;
-};
-
-static double corpus_difference(const void *ctx, const int64_t *pick, int64_t n)
-{
-    const struct pair_units *p = ctx;
-    return corpus_score(&p->b, pick, n) - corpus_score(&p->a, pick, n);
-}
-
-static int compare(const struct task_set *s, const struct task_pair *pair, const bool *missing, uint64_t seed,
-                   struct task_score *out)
-{
-    int64_t n = 0, *kept = malloc(((size_t)s->n + 1) * sizeof *kept);
-    int rc = kept ? ERR_OK : err_set(ERR_NOMEM, "out of memory for the scores of %lld sentences", (long long)s->n);
-    for (int64_t i = 0; i < s->n && rc == ERR_OK; i++)
-        if (!missing || !missing[i])
-            kept[n++] = i;
-    for (int k = 0; k < 2 && rc == ERR_OK; k++) {
-        struct stats_plan plan = {.n = n, .replicates = 1000, .seed = seed};
-        struct stats_result r;
-        struct pair_units u = {{pair->a, kept, k == 1}, {pair->b, kept, k == 1}};
-        rc = stats_bootstrap(&r, &plan, corpus_difference, &u);
-        out[k] = (struct task_score){.value = r.value, .lo = r.lo, .hi = r.hi, .higher_is_better = true, .unit = "%"};
-        snprintf(out[k].name, sizeof out[k].name, "%s", k ? "chrf2" : "bleu");
-    }
-    free(kept);
-    int more = rc ? rc : agree_score(&(struct agree_of){&agree_at, pair, missing, s->n, seed}, out + 2);
-    return more < 0 ? more : 2 + more;
-}
-
-static int score(const struct task_set *s, const struct task_acc *acc, const bool *missing, uint64_t seed, struct task_score *out)
-{
-    int64_t n = 0, *kept = malloc(((size_t)s->n + 1) * sizeof *kept);
-    double hyp = 0, ref = 0;
-    if (!kept)
-        return err_set(ERR_NOMEM, "out of memory for the scores of %lld sentences", (long long)s->n);
-    for (int64_t i = 0; i < s->n; i++) {
-        if (missing && missing[i])
-            continue;
-        kept[n++] = i;
-        hyp += (double)acc[i].n[N_HYP];
-        ref += (double)acc[i].n[N_REF];
-    }
-    int rc = ERR_OK;
-    for (int k = 0; k < 2 && rc == ERR_OK; k++) {
-        struct stats_plan plan = {.n = n, .replicates = 1000, .seed = seed};
-        struct stats_result r;
-        rc = stats_bootstrap(&r, &plan, corpus_score, &(struct units){acc, kept, k == 1});
-        out[k] = (struct task_score){.value = r.value, .lo = r.lo, .hi = r.hi, .higher_is_better = true, .unit = "%"};
-        snprintf(out[k].name, sizeof out[k].name, "%s", k ? "chrf2" : "bleu");
-    }
-    out[2] = (struct task_score){
-        .name = "length_ratio", .value = ref > 0 ? hyp / ref : (double)NAN, .lo = (double)NAN, .hi = (double)NAN, .unit = "1"};
-    free(kept);
-    int more = rc ? rc : agree_score(&(struct agree_of){&agree_at, &(struct task_pair){acc, NULL}, missing, s->n, seed}, out + 3);
-    return more < 0 ? more : 3 + more;
-}
-
 const struct task task_wmt14 = {
     .name = "wmt14",
     .summary = "translation of aligned files by greedy decoding: BLEU (13a) and chrF2 as sacreBLEU 2.6 computes them",
@@ -443,6 +330,6 @@ const struct task task_wmt14 = {
     .signature = signature,
     .run = run,
     .run_bytes = run_bytes,
-    .score = score,
-    .compare = compare,
+    .score = wmt14_score,
+    .compare = wmt14_compare,
 };
