@@ -35,13 +35,15 @@ const struct app_command app_generate = {
              "  --seed S          of the draws (default 1): the same text for any method that gives the same logits\n"
              "  --beam K          beam search of this width; --length-penalty A (default 1): worth = log p / length ^ A\n"
              "  --stop TEXT       stop before this text (\"\\n\": at the end of the line); may be given several times\n"
-             "  --pairs N         pairs of words that carry most attention (default 12; 0: none, and no time spent on them)\n"
+             "  --pairs N         pairs of words that carry most attention (default 12, for prompts beyond 1024 tokens 0: finding\n"
+             "                    them costs a pass over the keys for each 64 of them, layer and token)\n"
              "  --json            one JSON object instead of text\n"
              "  --no-bos          do not put the model's BOS token in front\n"
              "  --dtype T         weights, keys and values in memory: f32 (default) or bf16\n",
     .run = run,
 };
 
+enum { PAIRS = 12, PAIRS_PROMPT = 1024 }; /* shown by default; longest prompt that they are looked for in by default */
 enum { MAX_METHODS = 8, MAX_STOPS = 8, MAX_WORDS = 32 };
 
 struct options {
@@ -140,7 +142,7 @@ static bool set_flag(struct options *o, const char *a)
 
 static int read_options(struct options *o, int argc, char **argv)
 {
-    *o = (struct options){.n = 64, .pairs = 12, .seed = 1, .how = {.top_p = 1, .length_penalty = 1, .beam = 1}};
+    *o = (struct options){.n = 64, .pairs = -1, .seed = 1, .how = {.top_p = 1, .length_penalty = 1, .beam = 1}};
     for (int i = 1; i < argc; i++) {
         if (set_flag(o, argv[i]))
             continue;
@@ -266,8 +268,9 @@ static int continue_prompt(const struct options *o, struct model *m, const struc
     out->step_bytes = (double)step.peak;
     if (stats)
         add_keys(out, stats, info->layers);
-    struct pairs_call p = {.model = m, .tok = tok, .prompt = ids, .made = &out->ids, .most = o->pairs, .step = &step};
-    if (rc == ERR_OK && o->pairs > 0)
+    struct pairs_call p = {.model = m, .tok = tok, .prompt = ids, .made = &out->ids, .step = &step};
+    p.most = o->pairs >= 0 ? o->pairs : ids->n <= PAIRS_PROMPT ? PAIRS : 0;
+    if (rc == ERR_OK && p.most > 0)
         rc = pairs_find(&out->pairs, &p);
     free(stats);
     arena_close(&step);

@@ -67,7 +67,7 @@ static void logits_after(const int32_t *id, int64_t n, float out[VOCAB])
     for (int64_t i = 0; i < n; i++)
         h = rng_u64(h, (uint64_t)id[i], (uint64_t)i);
     for (int v = 0; v < VOCAB; v++)
-        out[v] = (float)(2 * rng_normal(h, 7, (uint64_t)v));
+        out[v] = (float)(2 * rng_normal(h, 7, (uint64_t)v) + (v == 0 && h % 3 == 0 ? 3 : 0)); /* EOS often comes in crowds */
 }
 
 int model_advance(struct model *m, struct model_cache *const *cache, const struct model_batch *b, struct model_out *out,
@@ -304,12 +304,13 @@ static int by_sum(const void *a, const void *b)
     return x->sum < y->sum ? 1 : x->sum > y->sum ? -1 : 0;
 }
 
-static struct row plain_beam(const struct generate_seq *q, const struct decode_opts *o)
+static struct row plain_beam(const struct generate_seq *q, const struct decode_opts *o, int64_t *steps)
 {
     struct row live[8] = {{0}}, all[8 * VOCAB], done[64], best = {.sum = -1e300};
     double worth[64];
     int64_t n_live = 1, n_done = 0;
     for (int64_t made = 1; made <= q->max_new && n_live > 0; made++) {
+        *steps = made;
         int64_t n = 0, next = 0;
         for (int64_t k = 0; k < n_live; k++) {
             int32_t id[LONGEST];
@@ -365,7 +366,9 @@ static void narrow_beams_follow_the_definition(void)
             make(one, alone, 12);
             run(&how, q, SEQS, false);
             for (int i = 0; i < SEQS; i++) {
-                struct row want = plain_beam(&q[i], &how);
+                int64_t steps = 0;
+                struct row want = plain_beam(&q[i], &how, &steps);
+                T_EQ(q[i].made, steps);
                 run(&how, &one[i], 1, false);
                 T_NEAR(q[i].score, want.sum, 1e-12);
                 T_CHECK(same(&ids[i], &(struct tok_ids){want.id, want.n, LONGEST}));
