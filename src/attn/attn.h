@@ -66,6 +66,8 @@ enum attn_cap {
     ATTN_ALL_PAIRS = 32 /* sees every pair, though not exactly (features of a kernel): no density, compare by flops */
 };
 
+struct pattern_ops;
+
 struct attn_method {
     const char *name;    /* the word in a job */
     const char *cite;    /* what stands under a plot */
@@ -82,6 +84,8 @@ struct attn_method {
     /* ERR_NOMEM is a bug (scratch was wrong). Same bits for any number of threads and any cut into chunks. */
     int (*run)(struct attn_call *c);
     void (*cost)(const void *opts, const struct attn_shape *s, int64_t pos, int64_t n, struct attn_cost *out);
+    const struct pattern_ops
+        *pattern; /* its fixed mask as data (attn/pattern.h): training has a backward pass for it. NULL: none */
 };
 
 const struct attn_method *attn_find(const char *name); /* NULL: unknown */

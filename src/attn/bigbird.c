@@ -112,4 +112,5 @@ const struct attn_method attn_bigbird = {
     .scratch = scratch,
     .run = run,
     .cost = cost,
+    .pattern = &ops,
 };

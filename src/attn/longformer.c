@@ -84,4 +84,5 @@ const struct attn_method attn_longformer = {
     .scratch = scratch,
     .run = run,
     .cost = cost,
+    .pattern = &ops,
 };

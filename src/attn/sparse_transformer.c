@@ -102,4 +102,5 @@ const struct attn_method attn_sparse_transformer = {
     .scratch = scratch,
     .run = run,
     .cost = cost,
+    .pattern = &ops,
 };

@@ -76,4 +76,5 @@ const struct attn_method attn_streaming_llm = {
     .scratch = scratch,
     .run = run,
     .cost = cost,
+    .pattern = &ops,
 };

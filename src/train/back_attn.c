@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "train/back_pattern.h"
 #include "train/back_tile.h"
 
 static int64_t max64(int64_t a, int64_t b)
@@ -85,6 +86,10 @@ static size_t cut(struct tile_room *w, unsigned char *base, const struct need *x
     w->acc_v = some(base, &at, x->keys, nk * KERN_KB * d);
     w->block = take(base, &at, nk + TILE_BLOCKS, sizeof *w->block);
     w->mark = take(base, &at, nk + TILE_BLOCKS, 1);
+    if (x->rule->mask == BACK_PATTERN) {
+        w->bits = take(base, &at, T * nk, sizeof *w->bits);
+        w->picked = take(base, &at, back_pattern_picks(x->rule, x->s), sizeof *w->picked);
+    }
     if (x->gate)
         cut_gate(&w->gate, base, &at, x);
     return at;
@@ -95,10 +100,18 @@ static size_t packed_bytes(const struct attn_shape *s, int64_t n)
     return 2 * arena_bytes(s->kv_heads * ((n + KERN_KB - 1) / KERN_KB) * KERN_KB * s->dim, sizeof(float));
 }
 
+/* Who shares a set of keys: the gate's units, heads of one pattern, or a KV head's. */
+static int64_t units_of(const struct attn_shape *s, const struct back_rule *r, int64_t gate_units)
+{
+    if (r->mask == BACK_PATTERN)
+        return s->heads / back_pattern_heads(r, s);
+    return gate_units ? gate_units : s->kv_heads;
+}
+
 size_t back_attn_bytes(const struct attn_shape *s, const struct back_rule *r, int64_t n, const struct attn_params *p)
 {
     struct tile_room w;
-    struct need x = {.s = s, .rule = r, .n = n, .units = p ? p->units : s->kv_heads, .gate = p != NULL, .backward = true};
+    struct need x = {.s = s, .rule = r, .n = n, .units = units_of(s, r, p ? p->units : 0), .gate = p != NULL, .backward = true};
     x.width = p ? p->width : 0, x.buckets = p ? p->buckets : 0, x.keys = true;
     return packed_bytes(s, n) + (size_t)omp_get_max_threads() * cut(&w, NULL, &x) + arena_bytes(omp_get_max_threads(), sizeof w) +
            arena_bytes(1, 1);
@@ -209,7 +222,8 @@ static int run(struct back_attn *a, bool backward)
 {
     const struct attn_shape *s = a->shape;
     const struct back_gate *g = a->gate;
-    struct tile_run r = {.a = a, .units = g ? g->units : s->kv_heads, .nk = (a->n + KERN_KB - 1) / KERN_KB, .backward = backward};
+    struct tile_run r = {
+        .a = a, .units = units_of(s, a->rule, g ? g->units : 0), .nk = (a->n + KERN_KB - 1) / KERN_KB, .backward = backward};
     r.heads = s->heads / r.units;
     r.tokens = tokens_of(r.heads);
     struct need x = {.s = s, .rule = a->rule, .n = a->n, .units = r.units, .gate = g != NULL, .backward = backward};

@@ -14,18 +14,23 @@
 
 struct arena;
 struct attn_params;
+struct pattern;
+struct pattern_ops;
 struct back_gate;
 
-enum back_mask { BACK_DENSE, BACK_SOFT, BACK_HARD }; /* all that may be seen; weighted by the gate; the gate's choice */
+/* all that may be seen; weighted by the gate; the gate's choice; a fixed pattern (attn/pattern.h) */
+enum back_mask { BACK_DENSE, BACK_SOFT, BACK_HARD, BACK_PATTERN };
 
 struct back_rule { /* which keys a token sees, and how much of them */
     enum back_mask mask;
-    int64_t keep, sinks;       /* BACK_DENSE: a window of keep - sinks keys and the first sinks; keep 0: everything */
-    struct select_rule select; /* the others: forced blocks, candidates and budget */
-    double temperature;        /* BACK_SOFT */
-    double cut;                /* BACK_SOFT: blocks whose ln m is below this for a whole tile are passed over; 0: none */
-    int64_t summary;           /* tokens a summary of what is not kept, 0: none */
-    double density_grad;       /* added to d loss / d density of every (token, unit) */
+    int64_t keep, sinks;               /* BACK_DENSE: a window of keep - sinks keys and the first sinks; keep 0: everything */
+    struct select_rule select;         /* the others: forced blocks, candidates and budget */
+    double temperature;                /* BACK_SOFT */
+    double cut;                        /* BACK_SOFT: blocks whose ln m is below this for a whole tile are passed over; 0: none */
+    int64_t summary;                   /* tokens a summary of what is not kept, 0: none */
+    double density_grad;               /* added to d loss / d density of every (token, unit) */
+    const struct pattern_ops *pattern; /* BACK_PATTERN, with the method's options */
+    const void *opts;
 };
 
 struct back_attn {
@@ -41,6 +46,9 @@ struct back_attn {
     double kept, seen, flops; /* added to: blocks weighted by m, blocks that may be seen, over tokens and units; work done */
     struct arena *step;
 };
+
+/* Can a pattern be trained? ERR_ARG. */
+int back_pattern_check(const struct back_rule *r, const struct attn_shape *s);
 
 /* ERR_NOMEM. Takes at most back_attn_bytes() of a->step, given back on return; the same bits for the same number of threads. */
 int back_attn_forward(struct back_attn *a);

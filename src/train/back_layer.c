@@ -169,7 +169,7 @@ static int attend(struct layer_run *r, const struct layer_keep *k)
         size_t mark = arena_mark(r->step);
         if (a.n == 0)
             continue;
-        if (a.rule->mask != BACK_DENSE) {
+        if (a.rule->mask == BACK_SOFT || a.rule->mask == BACK_HARD) {
             g = gate_of(r, &a, r->s->b->at[seq], k->tau);
             a.gate = &g;
             rc = back_gate_open(&g, false);
@@ -266,7 +266,7 @@ static int attend_grad(struct layer_run *r, const struct layer_keep *k, bool las
             continue;
         a.dout = r->w.datt + at * q;
         a.dq = inputs ? r->w.dq + at * q : NULL, a.dk = r->w.dk + at * kv, a.dv = r->w.dv + at * kv;
-        if (a.rule->mask != BACK_DENSE) {
+        if (a.rule->mask == BACK_SOFT || a.rule->mask == BACK_HARD) {
             g = gate_of(r, &a, at, k->tau);
             g.g = &net->gate_grad[r->layer];
             g.dq0 = inputs ? r->w.dq0 + at * q : NULL, g.dk0 = inputs ? r->w.dk0 + at * kv : NULL;

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "train/back_pattern.h"
+
 static int64_t min64(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -33,6 +35,18 @@ struct tile_span tile_span_of(const struct back_attn *a, int64_t t)
 
 /* ---- which blocks ---- */
 
+/* The pattern's bits of every token; marks the blocks that any sees. */
+static void mark_pattern(const struct tile_run *r, struct tile_room *w, const struct tile *t)
+{
+    for (int64_t i = 0; i < t->at.count; i++) {
+        uint16_t *bits = w->bits + i * r->nk;
+        const int64_t head_token[2] = {t->at.unit * r->heads, t->at.t0 + i};
+        back_pattern_token(r->a->rule, r->a->shape, head_token, bits, w->picked);
+        for (int64_t b = 0; b <= head_token[1] / KERN_KB; b++)
+            w->mark[b] |= bits[b] != 0;
+    }
+}
+
 /* Blocks of 16 keys that a token of the tile may look at, ascending. */
 static void list_blocks(const struct tile_run *r, struct tile_room *w, struct tile *t)
 {
@@ -47,7 +61,9 @@ static void list_blocks(const struct tile_run *r, struct tile_room *w, struct ti
     if (!chosen)
         for (int64_t b = (span.sink + KERN_KB - 1) / KERN_KB; b < span.from / KERN_KB; b++)
             w->mark[b] = 0;
-    for (int64_t i = 0; chosen && i < t->at.count; i++) {
+    if (a->rule->mask == BACK_PATTERN)
+        mark_pattern(r, w, t);
+    for (int64_t i = 0; chosen && a->gate && i < t->at.count; i++) {
         const struct select_set *set = &w->gate.set[i];
         const float *lm = w->gate.lm + i * w->gate.ld;
         for (int64_t J = 0; J <= set->own; J++)
@@ -156,6 +172,19 @@ static float summary_weight(const struct back_gate *g, const struct tile_room *w
     return l1m[*J];
 }
 
+/* As mask_token, by the pattern's bits. */
+static void mask_pattern(const struct tile_run *r, struct tile_room *w, const struct tile *t, const struct chunk *c, int64_t i)
+{
+    for (int64_t x = 0; x < c->blocks; x++) {
+        unsigned bits = c->block[x] * KERN_KB <= t->at.t0 + i ? w->bits[i * r->nk + c->block[x]] : 0;
+        w->bias[i * TILE_BLOCKS + x] = bits ? 0 : -INFINITY;
+        for (int64_t h = 0; bits && bits != 0xFFFF && h < r->heads; h++)
+            for (int64_t j = 0; j < KERN_KB; j++)
+                if (!(bits >> j & 1))
+                    w->s[(i * r->heads + h) * TILE_STRIDE + x * KERN_KB + j] = -INFINITY;
+    }
+}
+
 static void mask_summaries(const struct tile_run *r, struct tile_room *w, const struct tile *t, const struct chunk *c)
 {
     const struct back_gate *g = r->a->gate;
@@ -184,8 +213,12 @@ static void scores(const struct tile_run *r, struct tile_room *w, const struct t
     product(r, t, w->q, c->kt, c, w->s);
     if (!c->block)
         mask_summaries(r, w, t, c);
-    for (int64_t i = 0; c->block && i < t->at.count; i++)
-        mask_token(r, w, t, c, i);
+    for (int64_t i = 0; c->block && i < t->at.count; i++) {
+        if (r->a->rule->mask == BACK_PATTERN)
+            mask_pattern(r, w, t, c, i);
+        else
+            mask_token(r, w, t, c, i);
+    }
 }
 
 static const float *bias_of(const struct tile_room *w, const struct chunk *c, int64_t row, int64_t heads)

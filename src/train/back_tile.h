@@ -19,6 +19,8 @@ struct tile_room { /* one thread's */
     float *acc_k, *acc_v;     /* (16 nk, d) this thread's gradients of one KV head's keys and values */
     int32_t *block;           /* (nk,) blocks of 16 keys that the tile looks at */
     unsigned char *mark;      /* (nk,) */
+    uint16_t *bits;           /* (T, nk) BACK_PATTERN: keys of each block that a token sees */
+    int32_t *picked;
     double kept, pairs;
 };
 

@@ -76,8 +76,9 @@ static int check(const struct lm *l)
                        l->env.group->size);
     if (l->env.repeat > 1)
         return err_set(ERR_ARG, "train.repeat = %lld: objective lm looks at a batch once", (long long)l->env.repeat);
-    if (l->env.method && l->env.method != &attn_ast && l->env.method != &attn_window && l->env.method != &attn_dense)
-        return err_set(ERR_ARG, "objective lm cannot train through method %s yet: ast, window or dense", name);
+    if (l->env.method && !l->ast && !l->window && l->env.method != &attn_dense && !l->env.method->pattern)
+        return err_set(ERR_ARG, "objective lm cannot train through method %s: it trains ast, dense, window and fixed patterns",
+                       name);
     if (!trained(l))
         return err_set(ERR_ARG, "method %s has no gates: objective.what must be norms, adapters or all", name);
     if (l->ast && l->ast->budget == SELECT_TOP_P)
@@ -117,6 +118,10 @@ static int make_rules(struct lm *l)
         struct back_rule *r = &l->rule[i];
         const struct attn_shape *s = &l->net->model->attn[i];
         *r = (struct back_rule){.mask = BACK_DENSE};
+        if (l->env.method->pattern)
+            *r = (struct back_rule){.mask = BACK_PATTERN, .pattern = l->env.method->pattern, .opts = l->env.method_opts};
+        if (l->env.method->pattern && back_pattern_check(r, s))
+            return ERR_ARG;
         if (l->window)
             r->keep = l->window->keep, r->sinks = l->window->sink;
         if (!l->ast)

@@ -110,7 +110,7 @@ static int check(const struct net *n, const struct net_step *s)
                            (long long)n->shape->vocab);
     for (int64_t l = 0; l < n->shape->layers; l++) {
         const struct back_rule *r = &s->rule[l];
-        bool gates = r->mask != BACK_DENSE;
+        bool gates = r->mask == BACK_SOFT || r->mask == BACK_HARD;
         if (gates && !n->gate.layer)
             return err_set(ERR_ARG, "layer %lld is to choose its keys, and the net has no gates", (long long)l);
         if (gates && (r->select.block < KERN_KB || r->select.block % KERN_KB))
@@ -222,7 +222,7 @@ size_t net_step_bytes(const struct net *n, const struct back_rule *rule, int64_t
     size_t most = back_head_bytes(n, teacher), z;
     struct layer_work w;
     for (int64_t l = 0; l < L; l++) {
-        bool gate = rule[l].mask != BACK_DENSE;
+        bool gate = rule[l].mask == BACK_SOFT || rule[l].mask == BACK_HARD;
         z = back_attn_bytes(&n->model->attn[l], &rule[l], longest, gate ? &n->gate : NULL);
         z += gate ? back_gate_bytes(&n->model->attn[l], &rule[l], longest, &n->gate) : 0;
         most = z > most ? z : most;

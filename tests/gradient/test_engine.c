@@ -166,6 +166,36 @@ static void a_window_is_trained_as_it_runs(void)
     lm()->close(self);
 }
 
+/* Options as a job gives them, beside the defaults. */
+static void check_pattern(const char *name, const char *const *over, int n)
+{
+    const struct attn_method *m = attn_find(name);
+    struct cfg *cfg = NULL;
+    double opts[64];
+    T_CHECK(m && m->opts_size <= sizeof opts);
+    T_EQ(cfg_open(&cfg, NULL, over, n), ERR_OK);
+    T_EQ(cfg_load(cfg, "method", m->fields, opts), ERR_OK);
+    void *self = open_lm("norms", m, opts);
+    if (self) {
+        double loss = train_nll(self, 0, 1);
+        T_EQ(lm()->save(self, out_folder), ERR_OK);
+        T_NEAR(loss, engine_nll(m, opts, false, true), 2e-6);
+        T_CHECK(fabs(loss - engine_nll(&attn_dense, NULL, false, true)) > 1e-6);
+        lm()->close(self);
+    }
+    cfg_close(cfg);
+}
+
+static void fixed_patterns_are_trained_as_they_run(void)
+{
+    check_pattern("streaming-llm", (const char *const[]){"method.window=40", "method.sink=3", "method.pos=\"orig\""}, 3);
+    check_pattern("longformer", (const char *const[]){"method.window=40", "method.global=[0, 17, 100]"}, 2);
+    check_pattern("longformer", (const char *const[]){"method.window=20", "method.dilation=3", "method.global=[5]"}, 3);
+    check_pattern("bigbird", (const char *const[]){"method.block=16", "method.window=2", "method.random=2", "method.global=1"}, 4);
+    check_pattern("sparse-transformer", (const char *const[]){"method.l=24", "method.heads=\"split\""}, 2);
+    check_pattern("sparse-transformer", (const char *const[]){"method.l=24", "method.c=3", "method.kind=\"fixed\""}, 3);
+}
+
 int main(int argc, char **argv)
 {
     t_start(&argc, &argv);
@@ -179,6 +209,7 @@ int main(int argc, char **argv)
     T_RUN(merged_adapters_give_the_trained_loss);
     T_RUN(saved_weights_give_the_trained_loss);
     T_RUN(a_window_is_trained_as_it_runs);
+    T_RUN(fixed_patterns_are_trained_as_they_run);
     arena_close(&step);
     char command[FILE_PATH + 16];
     snprintf(command, sizeof command, "rm -rf %s", folder);

@@ -106,6 +106,14 @@ static void the_divergence_from_the_dense_model_has_its_gradient(void)
     kl = 0;
 }
 
+static void gradients_under_a_window_are_slopes_of_the_loss(void)
+{
+    for (int l = 0; l < MODEL_MAX_LAYERS; l++)
+        rule[l].keep = 9, rule[l].sinks = 2;
+    check_model(NET_WEIGHTS);
+    memset(rule, 0, sizeof rule);
+}
+
 static void gradients_add_up_over_calls(void)
 {
     if (net_open(&n, &(struct net_how){.path = path, .kern = &kern, .train = NET_WEIGHTS}))
@@ -138,6 +146,7 @@ int main(int argc, char **argv)
         if (i == 0) {
             T_RUN(gradients_of_adapters_are_slopes_of_the_loss);
             T_RUN(the_divergence_from_the_dense_model_has_its_gradient);
+            T_RUN(gradients_under_a_window_are_slopes_of_the_loss);
             T_RUN(gradients_add_up_over_calls);
         }
     }
