@@ -199,18 +199,18 @@ static void mask_summaries(const struct tile_run *r, struct tile_room *w, const 
         }
 }
 
-static void product(const struct tile_run *r, const struct tile *t, const float *x, const float *y, const struct chunk *c,
-                    float *to)
+/* S = q k^T, or dP = dO v^T. */
+static void product(const struct tile_run *r, const struct tile_room *w, const struct tile *t, const struct chunk *c, bool grad)
 {
     int64_t d = r->a->shape->dim;
-    struct kern_panel p = {.m = t->rows, .n = c->blocks * KERN_KB, .k = d, .a = x, .a_row = d, .a_step = 1, .b = y};
-    p.b_block = d * KERN_KB, p.b_step = KERN_KB, p.c = to, p.ldc = TILE_STRIDE;
+    struct kern_panel p = {.m = t->rows, .n = c->blocks * KERN_KB, .k = d, .a = grad ? w->dout : w->q, .a_row = d, .a_step = 1};
+    p.b = grad ? c->vt : c->kt, p.b_block = d * KERN_KB, p.b_step = KERN_KB, p.c = grad ? w->dp : w->s, p.ldc = TILE_STRIDE;
     r->a->kern->panel(&p);
 }
 
 static void scores(const struct tile_run *r, struct tile_room *w, const struct tile *t, const struct chunk *c)
 {
-    product(r, t, w->q, c->kt, c, w->s);
+    product(r, w, t, c, false);
     if (!c->block)
         mask_summaries(r, w, t, c);
     for (int64_t i = 0; c->block && i < t->at.count; i++) {
@@ -339,7 +339,7 @@ static void retrace(const struct tile_run *r, struct tile_room *w, const struct 
     const struct kern_table *k = r->a->kern;
     int64_t d = r->a->shape->dim, gate = r->a->gate && c->block;
     scores(r, w, t, c);
-    product(r, t, w->dout, c->vt, c, w->dp);
+    product(r, w, t, c, true);
     if (gate)
         memset(w->sums, 0, (size_t)(t->at.count * TILE_BLOCKS) * sizeof(float));
     for (int64_t i = 0; i < t->rows; i++) {

@@ -17,14 +17,10 @@
 #include "train/net.h"
 #include "train/objective.h"
 
-/* ln m of blocks that are passed over when all of a tile has it: e^-25 leaves less than rounding of any row whose logits differ
- * by no more than 10 */
-enum { SOFT_CUT = -25 };
-
 struct lm_opts {
     int what;
     int64_t rank;
-    double ce, kl, gate_lr, lambda, density, dual_lr, noise;
+    double ce, kl, gate_lr, lambda, density, dual_lr, noise, cut;
     bool context;
 };
 
@@ -39,6 +35,7 @@ static const struct cfg_field fields[] = {
     CFG_REAL(struct lm_opts, density, 0, 0, 1, "target of the mean density: lambda rises while it is above, falls while below; 0: lambda stays"),
     CFG_REAL(struct lm_opts, dual_lr, 1, 0, 1e6, "step of lambda: lambda += dual_lr (density - target)"),
     CFG_REAL(struct lm_opts, noise, 0.02, 0, 10, "standard deviation added to gates that start untrained"),
+    CFG_REAL(struct lm_opts, cut, 12, 0, 1e6, "soft choice: blocks that all of a tile's tokens weight with less than exp(-cut) are passed over; 0: none"),
     CFG_BOOL(struct lm_opts, context, false, "train the gates' projection of the running context (Wc)"),
     CFG_END,
 };
@@ -220,7 +217,7 @@ static int step(void *self, const struct model_batch *b, const struct train_at *
         struct back_rule *r = &l->rule[i];
         r->mask = at->phase ? BACK_HARD : BACK_SOFT;
         r->temperature = at->temperature;
-        r->cut = SOFT_CUT;
+        r->cut = -l->o->cut;
         /* the loop divides by scored tokens: lambda times the mean over tokens, units and layers */
         r->density_grad = l->lambda * (double)scored / (double)(tokens * L * l->net->gate.units);
     }

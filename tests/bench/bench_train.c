@@ -80,7 +80,7 @@ static int open_nets(struct bench *b, const char *path)
     struct back_rule *rule = calloc((size_t)(3 * L + 1), sizeof *rule);
     b->dense = rule, b->soft = rule + L, b->hard = rule + 2 * L;
     for (int64_t i = 0; i < 2 * L; i++) {
-        rule[L + i] = (struct back_rule){.mask = i < L ? BACK_SOFT : BACK_HARD, .temperature = 0.3, .cut = -25};
+        rule[L + i] = (struct back_rule){.mask = i < L ? BACK_SOFT : BACK_HARD, .temperature = 0.3, .cut = -12};
         rule[L + i].select = (struct select_rule){.block = 16, .local = 64, .budget = SELECT_TOKENS, .keep = 512};
     }
     return rc;
