@@ -29,6 +29,7 @@ const struct app_command app_bench = {
         "  -m MODEL           a Hugging Face folder; may be repeated\n"
         "  --preset NAME      125m (default), 1.1b or tiny: random weights, written to $TMPDIR and removed afterwards\n"
         "  --only PART        kernels, engine or peaks\n"
+        "  --match TEXT       only what has TEXT in its name: 'linear bf16', 'decode'\n"
         "  --quick            seconds instead of minutes: small sizes, 3 rounds, the model of data/asterism-S\n"
         "  --lengths N,N,...  prefill lengths, default 512,2048,8192 (--quick: 256)\n"
         "  --dtype T,T        f32,bf16: of weights, keys and values; default both\n"
@@ -141,6 +142,8 @@ static int set(struct args *a, const char *option, const char *value)
     }
     if (strcmp(option, "--out") == 0)
         a->out = value;
+    else if (strcmp(option, "--match") == 0)
+        a->o.match = value;
     else if (strcmp(option, "--peer") == 0)
         a->o.peer = value;
     else if (strcmp(option, "--peer-match") == 0)

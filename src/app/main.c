@@ -1,5 +1,6 @@
 /* asterism: a table of sub-commands. */
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +31,17 @@ static void help(FILE *f)
     fprintf(f, "\n  --version  revision and compiler\n\nFirst steps: asterism doctor; mpirun -np 3 asterism run jobs/demo.cfg\n");
 }
 
-/* OpenMP's idle threads spin unless told otherwise before the program starts, and ranks that share cores then run at a
- * fraction of their speed. So we start once more, with the environment that libgomp wants. */
+/* OpenMP's idle threads spin for milliseconds unless told otherwise before the program starts, and ranks that share cores
+ * then run at a fraction of their speed; or they sleep at once, and each of a layer's parallel steps pays 30 microseconds
+ * to wake them. A short spin, then sleep, is right for both. So we start once more, with the environment that libgomp
+ * wants; what is set already stays. */
 static void polite_threads(char **argv)
 {
-    if (getenv("OMP_WAIT_POLICY") || setenv("OMP_WAIT_POLICY", "passive", 1))
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    bool spins = policy && (policy[0] == 'a' || policy[0] == 'A');
+    if (spins || (policy && getenv("GOMP_SPINCOUNT")))
+        return;
+    if (setenv("OMP_WAIT_POLICY", "passive", 0) || setenv("GOMP_SPINCOUNT", "1000", 0))
         return;
     execv("/proc/self/exe", argv); /* where there is no /proc: as it is */
 }

@@ -219,6 +219,8 @@ int bench_measure(struct bench *b, const struct bench_work *w)
 {
     struct round r[BENCH_ROUNDS];
     struct bench_load load = bench_load_start();
+    if (b->o.match && !strstr(w->name, b->o.match))
+        return ERR_OK;
     if (b->dry) {
         b->total_s += predicted(b, w);
         return ERR_OK;

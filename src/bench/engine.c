@@ -80,6 +80,14 @@ static int prefill_call(struct bench *b, void *arg)
     return model_score(p->e->m, &(struct model_batch){.n_seq = 1, .at = at, .token = p->id}, &out, &p->step);
 }
 
+static void print_phases(const struct bench *b, const struct timer *t, int calls)
+{
+    fprintf(b->out, "    ");
+    for (int i = 0; i < TIMER_PHASES; i++)
+        if (t->s[i] > 0)
+            fprintf(b->out, "%s %.3g ms  ", timer_phase_name((enum timer_phase)i), 1e3 * t->s[i] / calls);
+}
+
 /* Where the time went, and the memory: what was announced beside what the system saw. */
 static void prefill_note(struct bench *b, void *arg)
 {
@@ -87,10 +95,7 @@ static void prefill_note(struct bench *b, void *arg)
     char weights[32], step[32], peak[32];
     if (!b->out)
         return;
-    fprintf(b->out, "    ");
-    for (int i = 0; i < TIMER_PHASES; i++)
-        if (p->timer.s[i] > 0)
-            fprintf(b->out, "%s %.0f ms  ", timer_phase_name((enum timer_phase)i), 1e3 * p->timer.s[i] / p->calls);
+    print_phases(b, &p->timer, p->calls);
     log_bytes((double)p->e->info.weight_bytes, weights, sizeof weights);
     log_bytes((double)model_score_bytes(p->e->m, p->n, p->n, 1), step, sizeof step);
     log_bytes((double)mem_peak(), peak, sizeof peak);
@@ -119,13 +124,13 @@ void bench_prefill_work(struct bench_work *w, struct bench_prefill *p)
 
 /* ---- decoding ---- */
 
-static int feed(struct bench_decode *d, int64_t each)
+static int feed(struct bench_decode *d, int64_t each, struct timer *timer)
 {
     int64_t at[BENCH_BATCH + 1];
     for (int64_t s = 0; s <= d->n_seq; s++)
         at[s] = s * each;
     struct model_batch batch = {.n_seq = d->n_seq, .at = at, .token = d->id};
-    return model_feed(d->e->m, d->cache, &batch, d->logits, NULL, &d->step);
+    return model_feed(d->e->m, d->cache, &batch, d->logits, timer, &d->step);
 }
 
 static int decode_open(struct bench *b, void *arg)
@@ -160,13 +165,24 @@ static int decode_ready(struct bench *b, void *arg)
     (void)b;
     for (int64_t s = 0; s < d->n_seq; s++)
         model_cache_reset(d->cache[s]);
-    return feed(d, BENCH_CONTEXT);
+    return feed(d, BENCH_CONTEXT, NULL);
 }
 
 static int decode_call(struct bench *b, void *arg)
 {
+    struct bench_decode *d = arg;
     (void)b;
-    return feed(arg, 1);
+    d->calls++;
+    return feed(d, 1, &d->timer);
+}
+
+static void decode_note(struct bench *b, void *arg)
+{
+    struct bench_decode *d = arg;
+    if (!b->out)
+        return;
+    print_phases(b, &d->timer, d->calls);
+    fprintf(b->out, "\n");
 }
 
 /* A step reads every weight once but for the embedding's other rows, and the keys and values of each sequence. */
@@ -187,6 +203,7 @@ void bench_decode_work(struct bench_work *w, struct bench_decode *d)
     w->ready = decode_ready;
     w->call = decode_call;
     w->close = decode_close;
+    w->note = decode_note;
     int at = label(d->e, w->name, sizeof w->name);
     snprintf(w->name + at, sizeof w->name - (size_t)at, "decode, %lld sequence%s", (long long)d->n_seq, d->n_seq > 1 ? "s" : "");
 }

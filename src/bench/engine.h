@@ -39,6 +39,8 @@ struct bench_decode {
     struct arena step;
     int32_t *id;
     float *logits;
+    struct timer timer;
+    int calls;
 };
 void bench_decode_work(struct bench_work *w, struct bench_decode *d);
 
