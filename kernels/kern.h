@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 enum kern_dtype { KERN_F32, KERN_BF16 };
-enum { KERN_KB = 16, KERN_MAX_ROWS = 64, KERN_MAX_DIM = 256 };
+enum { KERN_KB = 16, KERN_MAX_ROWS = 64, KERN_MAX_DIM = 256, KERN_NARROW = 16 };
 
 /* Keys and values of one sequence, one layer, one KV head.
  *   f32    k: [block][d][KB]  (block = 16 consecutive keys, transposed)      v: [key][d]
@@ -75,7 +75,7 @@ struct kern_list {
 struct kern_gemm {
     enum kern_dtype dtype;
     int64_t rows, steps, ldx; /* ldx in steps */
-    const void *x;            /* (rows, ldx) floats, or pairs of bf16 */
+    const void *x;            /* (rows, ldx) floats, or pairs of bf16; ldx 0: (steps, rows), for up to KERN_NARROW rows */
     const void *w;            /* block 0 at this chunk's first step; w_stride steps from one block to the next */
     int64_t w_stride, block0, block1;
     float *y; /* y[0] is output col0 */

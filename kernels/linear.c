@@ -1,7 +1,8 @@
 /* Linear layers over packed weights: blocks of 16 outputs, as the keys of struct kern_kv.
  *   f32    [block][in][16]      bf16   [block][ceil(in/2)][16][2]
  * Rows of x are copied (rounded to bf16) into scratch with a stride that is an odd number of cache lines, some hundred
- * at a time, and all threads share them; each thread owns a range of blocks. */
+ * at a time, and all threads share them; each takes some blocks of weights after the other. Few rows (a step of decoding) are
+ * interleaved instead, and each block of weights is read once, from one end to the other: at the speed of memory. */
 #include "kernels/linear.h"
 
 #include <omp.h>
@@ -13,6 +14,7 @@ enum {
     ROWS = 256,      /* of x at once: with DEPTH steps 512 KiB, for L2 */
     DEPTH = 512,     /* steps at once */
     CHUNK = 64,      /* inputs packed at once */
+    UNIT = 4,        /* blocks that a thread takes at once when there are many rows */
     SERIAL = 1 << 15 /* products that do not pay for waking threads */
 };
 
@@ -67,14 +69,37 @@ void kern_mat_row(const struct kern_table *k, const struct kern_mat *w, int64_t 
             out[i] = ((const float *)w->data)[at + i * KERN_KB];
         return;
     }
+    (void)k;
     const uint16_t *from = (const uint16_t *)w->data + 2 * at;
-    for (int64_t i = 0; i < w->in; i++)
-        k->f32_from_bf16(out + i, from + i / 2 * 2 * KERN_KB + i % 2, 1);
+    for (int64_t i = 0; i < w->in; i++) { /* a bf16 is the upper half of a float */
+        uint32_t bits = (uint32_t)from[i / 2 * 2 * KERN_KB + i % 2] << 16;
+        memcpy(out + i, &bits, sizeof bits);
+    }
 }
 
 size_t kern_linear_scratch(const struct kern_mat *w, int64_t m)
 {
     return (size_t)((m < ROWS ? m : ROWS) * x_stride(w)) * sizeof(float);
+}
+
+/* Row r of few: step s to to[s * m + r]. */
+static void interleave_row(const struct kern_table *k, const struct kern_linear *c, int64_t r, float *to)
+{
+    const float *from = c->x + r * c->ldx;
+    int64_t in = c->w->in;
+    if (c->w->dtype == KERN_F32) {
+        for (int64_t i = 0; i < in; i++)
+            to[i * c->m + r] = from[i];
+        return;
+    }
+    uint16_t half[CHUNK + 1];
+    for (int64_t i = 0; i < in; i += CHUNK) {
+        int64_t n = in - i < CHUNK ? in - i : CHUNK;
+        k->bf16_from_f32(half, from + i, n);
+        half[n] = 0; /* the pair of an odd last input */
+        for (int64_t j = 0; j < n; j += 2)
+            memcpy(&to[(i + j) / 2 * c->m + r], half + j, sizeof *to);
+    }
 }
 
 static void copy_row(const struct kern_table *k, const struct kern_linear *c, int64_t r, float *to)
@@ -90,26 +115,55 @@ static void copy_row(const struct kern_table *k, const struct kern_linear *c, in
         half[c->w->in] = 0;
 }
 
-/* Rows m0 .. m0+rows-1, which lie in scratch, times this thread's blocks. */
-static void share_of(const struct kern_table *k, const struct kern_linear *c, int64_t m0, int64_t rows)
+/* The rows of w that are wanted. */
+static int64_t first_row(const struct kern_linear *c)
+{
+    return c->r1 > c->r0 ? c->r0 : 0;
+}
+
+static int64_t last_row(const struct kern_linear *c)
+{
+    return c->r1 > c->r0 ? c->r1 : c->w->out;
+}
+
+/* This thread's part of the blocks first .. last-1, in fours. */
+static void my_blocks(int64_t first, int64_t last, int64_t *begin, int64_t *end)
+{
+    int64_t fours = (last - first + 3) / 4, threads = omp_get_num_threads(), me = omp_get_thread_num();
+    *begin = first + fours * me / threads * 4;
+    *end = first + fours * (me + 1) / threads * 4;
+    *end = *end < last ? *end : last;
+}
+
+void kern_mat_touch(struct kern_mat *w)
+{
+    size_t block = (size_t)steps_of(w) * KERN_KB * sizeof(float);
+#pragma omp parallel if (kern_mat_bytes(w->dtype, w->out, w->in) > 1 << 20)
+    {
+        int64_t begin, end;
+        my_blocks(0, (w->out + KERN_KB - 1) / KERN_KB, &begin, &end);
+        if (end > begin)
+            memset((char *)w->data + (size_t)begin * block, 0, (size_t)(end - begin) * block);
+    }
+}
+
+/* Rows m0 .. m0+rows-1, which lie in scratch, times the blocks begin .. end-1. */
+static void multiply(const struct kern_table *k, const struct kern_linear *c, int64_t m0, int64_t begin, int64_t end)
 {
     const struct kern_mat *w = c->w;
-    int64_t r0 = c->r1 > c->r0 ? c->r0 : 0, r1 = c->r1 > c->r0 ? c->r1 : w->out, steps = steps_of(w);
-    int64_t first = r0 / KERN_KB, fours = ((r1 + KERN_KB - 1) / KERN_KB - first + 3) / 4;
-    int64_t threads = omp_get_num_threads(), me = omp_get_thread_num(), last = (r1 + KERN_KB - 1) / KERN_KB;
-    int64_t begin = first + fours * me / threads * 4, end = first + fours * (me + 1) / threads * 4;
+    int64_t steps = steps_of(w), depth = c->m <= KERN_NARROW ? steps : DEPTH;
     struct kern_gemm g = {.dtype = w->dtype,
-                          .rows = rows,
-                          .ldx = x_stride(w),
+                          .rows = c->m - m0 < ROWS ? c->m - m0 : ROWS,
+                          .ldx = c->m <= KERN_NARROW ? 0 : x_stride(w),
                           .w_stride = steps,
                           .block0 = begin,
-                          .block1 = end < last ? end : last,
+                          .block1 = end,
                           .y = c->y + m0 * c->ldy,
                           .ldy = c->ldy,
-                          .col0 = r0,
-                          .cols = r1 - r0};
-    for (int64_t s = 0; s < steps; s += DEPTH) {
-        g.steps = steps - s < DEPTH ? steps - s : DEPTH;
+                          .col0 = first_row(c),
+                          .cols = last_row(c) - first_row(c)};
+    for (int64_t s = 0; s < steps; s += depth) {
+        g.steps = steps - s < depth ? steps - s : depth;
         g.x = (const float *)c->scratch + s;
         g.w = (const float *)w->data + s * KERN_KB;
         g.accumulate = c->accumulate || s > 0;
@@ -117,17 +171,41 @@ static void share_of(const struct kern_table *k, const struct kern_linear *c, in
     }
 }
 
-void kern_linear(const struct kern_table *k, const struct kern_linear *c)
+/* Each thread reads the weights that it has touched first. */
+static void few_rows(const struct kern_table *k, const struct kern_linear *c)
 {
-    int64_t columns = c->r1 > c->r0 ? c->r1 - c->r0 : c->w->out, stride = x_stride(c->w);
-#pragma omp parallel if (c->m * c->w->in * columns > SERIAL)
+    int64_t begin, end;
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < c->m; r++)
+        interleave_row(k, c, r, c->scratch);
+    my_blocks(first_row(c) / KERN_KB, (last_row(c) + KERN_KB - 1) / KERN_KB, &begin, &end);
+    multiply(k, c, 0, begin, end);
+}
+
+/* Weights are read from cache most of the time, and a thread may be held up: whoever is free takes the next blocks. */
+static void many_rows(const struct kern_table *k, const struct kern_linear *c)
+{
+    int64_t stride = x_stride(c->w), first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
     for (int64_t m0 = 0; m0 < c->m; m0 += ROWS) {
         int64_t rows = c->m - m0 < ROWS ? c->m - m0 : ROWS;
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++)
             copy_row(k, c, m0 + r, (float *)c->scratch + r * stride);
-        share_of(k, c, m0, rows);
-#pragma omp barrier
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t b = first; b < last; b += UNIT)
+            multiply(k, c, m0, b, b + UNIT < last ? b + UNIT : last);
+    }
+}
+
+void kern_linear(const struct kern_table *k, const struct kern_linear *c)
+{
+    int64_t columns = last_row(c) - first_row(c);
+#pragma omp parallel if (c->m * c->w->in * columns > SERIAL)
+    {
+        if (c->m <= KERN_NARROW)
+            few_rows(k, c);
+        else
+            many_rows(k, c);
     }
 }
 

@@ -13,6 +13,10 @@ struct kern_mat {
 
 size_t kern_mat_bytes(enum kern_dtype t, int64_t out, int64_t in);
 
+/* Zeros, each part written by the thread that will multiply with it: before any kern_mat_set, so that on a machine with
+ * several memory nodes the pages lie where they are read (first touch). The number of threads must be that of later. */
+void kern_mat_touch(struct kern_mat *w);
+
 /* Rows r0 .. r0+n-1 of W from float rows (n, in) with a row stride in floats. Any split into calls, any order of rows
  * gives the same bytes. */
 void kern_mat_set(const struct kern_table *k, struct kern_mat *w, int64_t r0, int64_t n, const float *rows, int64_t stride);

@@ -42,39 +42,82 @@ struct micro {
         vstore(c->y[r][i / GEMM_VB] + i % GEMM_VB * W, acc[r][i]);
 
 INL void micro_f32(const int mr, const int nb, const struct micro *c){GEMM_BODY(STEP_F32)} INL
-    void micro_bf16(const int mr, const int nb, const struct micro *c){GEMM_BODY(STEP_BF16)}
+    void micro_bf16(const int mr, const int nb, const struct micro *c)
+{
+    GEMM_BODY(STEP_BF16)
+}
 
-#define GEMM_CASE(type, mr, nb)                                                                                                    \
+/* ---- few rows: each step's numbers of all rows lie side by side, and weights come from memory. One or two rows: a block at
+ * a time, for one uninterrupted stream is what the hardware fetches best. From FETCH rows on there is time to fetch the
+ * next blocks into the second-level cache while these are multiplied, a line a step ---- */
+
+enum { FETCH = 5 };
+
+struct narrow {
+    const float *x; /* of the first row */
+    int64_t x_step, steps;
+    const float *w[GEMM_MOST], *ahead[GEMM_MOST];
+    int n_ahead;
+    float *y[8][GEMM_MOST];
+    bool add;
+};
+
+#define NARROW_BODY(STEP)                                                                                                          \
+    const float *x = c->x, *w[GEMM_MOST];                                                                                          \
+    vf acc[8][GEMM_MOST * GEMM_VB];                                                                                                \
+    GEMM_UNROLL for (int b = 0; b < nb; b++) w[b] = c->w[b];                                                                       \
+    GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] =                        \
+        c->add ? vload(c->y[r][i / GEMM_VB] + i % GEMM_VB * W) : vzero();                                                          \
+    for (int64_t s = 0; s < c->steps; s++, x += c->x_step) {                                                                       \
+        vf wide[GEMM_MOST * GEMM_VB];                                                                                              \
+        for (int a = 0; a < c->n_ahead; a++)                                                                                       \
+            __builtin_prefetch(c->ahead[a] + s * KERN_KB, 0, 2);                                                                   \
+        GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) wide[i] = vload(w[i / GEMM_VB] + s * KERN_KB + i % GEMM_VB * W);        \
+        GEMM_UNROLL for (int r = 0; r < mr; r++)                                                                                   \
+        {                                                                                                                          \
+            vf one = vset1(x[r]);                                                                                                  \
+            GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] = STEP(acc[r][i], wide[i], one);                          \
+        }                                                                                                                          \
+    }                                                                                                                              \
+    GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++)                                    \
+        vstore(c->y[r][i / GEMM_VB] + i % GEMM_VB * W, acc[r][i]);
+
+INL void narrow_f32(const int mr, const int nb, const struct narrow *c){NARROW_BODY(STEP_F32)} INL
+    void narrow_bf16(const int mr, const int nb, const struct narrow *c){NARROW_BODY(STEP_BF16)}
+
+#define GEMM_CASE(fn, mr, nb)                                                                                                      \
     case (mr)*8 + (nb):                                                                                                            \
-        micro_##type(mr, nb, c);                                                                                                   \
+        fn(mr, nb, c);                                                                                                             \
         break;
-#define GEMM_SWITCH(type)                                                                                                          \
-    static void micro_any_##type(int mr, int nb, const struct micro *c)                                                            \
+#define GEMM_SWITCH(kind, type)                                                                                                    \
+    static void kind##_any_##type(int mr, int nb, const struct kind *c)                                                            \
     {                                                                                                                              \
         switch (mr * 8 + nb) {                                                                                                     \
-            GEMM_CASE(type, 1, 1)                                                                                                  \
-            GEMM_CASE(type, 2, 1)                                                                                                  \
-            GEMM_CASE(type, 3, 1)                                                                                                  \
-            GEMM_CASE(type, 4, 1)                                                                                                  \
-            GEMM_CASE(type, 5, 1)                                                                                                  \
-            GEMM_CASE(type, 6, 1)                                                                                                  \
-            GEMM_CASE(type, 7, 1)                                                                                                  \
-            GEMM_CASE(type, 8, 1)                                                                                                  \
-            GEMM_CASE(type, 1, 2)                                                                                                  \
-            GEMM_CASE(type, 2, 2)                                                                                                  \
-            GEMM_CASE(type, 3, 2)                                                                                                  \
-            GEMM_CASE(type, 4, 2)                                                                                                  \
-            GEMM_CASE(type, 5, 2)                                                                                                  \
-            GEMM_CASE(type, 6, 2)                                                                                                  \
-            GEMM_CASE(type, 7, 2)                                                                                                  \
-            GEMM_CASE(type, 8, 2)                                                                                                  \
-            GEMM_CASE(type, 1, 4)                                                                                                  \
-            GEMM_CASE(type, 2, 4)                                                                                                  \
-            GEMM_CASE(type, 3, 4)                                                                                                  \
-            GEMM_CASE(type, 4, 4)                                                                                                  \
+            GEMM_CASE(kind##_##type, 1, 1)                                                                                         \
+            GEMM_CASE(kind##_##type, 2, 1)                                                                                         \
+            GEMM_CASE(kind##_##type, 3, 1)                                                                                         \
+            GEMM_CASE(kind##_##type, 4, 1)                                                                                         \
+            GEMM_CASE(kind##_##type, 5, 1)                                                                                         \
+            GEMM_CASE(kind##_##type, 6, 1)                                                                                         \
+            GEMM_CASE(kind##_##type, 7, 1)                                                                                         \
+            GEMM_CASE(kind##_##type, 8, 1)                                                                                         \
+            GEMM_CASE(kind##_##type, 1, 2)                                                                                         \
+            GEMM_CASE(kind##_##type, 2, 2)                                                                                         \
+            GEMM_CASE(kind##_##type, 3, 2)                                                                                         \
+            GEMM_CASE(kind##_##type, 4, 2)                                                                                         \
+            GEMM_CASE(kind##_##type, 5, 2)                                                                                         \
+            GEMM_CASE(kind##_##type, 6, 2)                                                                                         \
+            GEMM_CASE(kind##_##type, 7, 2)                                                                                         \
+            GEMM_CASE(kind##_##type, 8, 2)                                                                                         \
+            GEMM_CASE(kind##_##type, 1, 4)                                                                                         \
+            GEMM_CASE(kind##_##type, 2, 4)                                                                                         \
+            GEMM_CASE(kind##_##type, 3, 4)                                                                                         \
+            GEMM_CASE(kind##_##type, 4, 4)                                                                                         \
         }                                                                                                                          \
     }
-GEMM_SWITCH(f32) GEMM_SWITCH(bf16)
+GEMM_SWITCH(micro, f32) GEMM_SWITCH(micro, bf16) GEMM_SWITCH(narrow, f32) GEMM_SWITCH(narrow, bf16)
+
+    /* ---- blocks and rows ---- */
 
     /* The part of a block's 16 outputs that is wanted: columns first .. first+n-1 of y, from output skip of the block on. */
     struct part {
@@ -90,42 +133,85 @@ static struct part part_of(const struct kern_gemm *g, int64_t b)
 }
 
 /* Blocks at the edge of the wanted columns go through a copy. */
-static void rows_and_blocks(const struct kern_gemm *g, int64_t r0, int mr, int64_t b0, int nb)
+struct edges {
+    float copy[8][GEMM_MOST][KERN_KB];
+};
+
+/* Where the outputs of row r, block b go. */
+static float *enter(const struct kern_gemm *g, struct edges *e, int64_t row, int r, int64_t block, int b)
 {
-    float edge[8][GEMM_MOST][KERN_KB];
-    struct micro c = {.steps = g->steps, .add = g->accumulate};
-    for (int r = 0; r < mr; r++)
-        c.x[r] = (const float *)g->x + (r0 + r) * g->ldx;
-    for (int b = 0; b < nb; b++) {
-        struct part p = part_of(g, b0 + b);
-        c.w[b] = (const float *)g->w + (b0 + b) * g->w_stride * KERN_KB;
-        for (int r = 0; r < mr; r++) {
-            float *y = g->y + (r0 + r) * g->ldy + p.first;
-            c.y[r][b] = p.n == KERN_KB ? y : edge[r][b];
-            if (p.n < KERN_KB && g->accumulate) {
-                memset(edge[r][b], 0, sizeof edge[r][b]);
-                memcpy(edge[r][b] + p.skip, y, (size_t)p.n * sizeof(float));
-            }
-        }
+    struct part p = part_of(g, block);
+    float *y = g->y + row * g->ldy + p.first, *copy = e->copy[r][b];
+    if (p.n == KERN_KB)
+        return y;
+    if (g->accumulate) {
+        memset(copy, 0, sizeof e->copy[r][b]);
+        memcpy(copy + p.skip, y, (size_t)p.n * sizeof(float));
     }
-    (g->dtype == KERN_BF16 ? micro_any_bf16 : micro_any_f32)(mr, nb, &c);
+    return copy;
+}
+
+static void leave(const struct kern_gemm *g, const struct edges *e, int64_t r0, int mr, int64_t b0, int nb)
+{
     for (int b = 0; b < nb; b++) {
         struct part p = part_of(g, b0 + b);
         for (int r = 0; r < mr && p.n < KERN_KB; r++)
-            memcpy(g->y + (r0 + r) * g->ldy + p.first, edge[r][b] + p.skip, (size_t)p.n * sizeof(float));
+            memcpy(g->y + (r0 + r) * g->ldy + p.first, e->copy[r][b] + p.skip, (size_t)p.n * sizeof(float));
     }
+}
+
+static void rows_and_blocks(const struct kern_gemm *g, int64_t r0, int mr, int64_t b0, int nb)
+{
+    struct edges e;
+    struct micro c = {.steps = g->steps, .add = g->accumulate};
+    for (int b = 0; b < nb; b++)
+        c.w[b] = (const float *)g->w + (b0 + b) * g->w_stride * KERN_KB;
+    for (int r = 0; r < mr; r++) {
+        c.x[r] = (const float *)g->x + (r0 + r) * g->ldx;
+        for (int b = 0; b < nb; b++) {
+            c.y[r][b] = enter(g, &e, r0 + r, r, b0 + b, b);
+            /* the next rows' outputs, which have long left the cache: they arrive while these rows are worked on */
+            if (r0 + mr + r < g->rows && c.y[r][b] != e.copy[r][b])
+                __builtin_prefetch(c.y[r][b] + mr * g->ldy, 1);
+        }
+    }
+    (g->dtype == KERN_BF16 ? micro_any_bf16 : micro_any_f32)(mr, nb, &c);
+    leave(g, &e, r0, mr, b0, nb);
+}
+
+/* Each of the groups that the rows make up fetches its part of the next blocks. */
+static void narrow_rows(const struct kern_gemm *g, int64_t r0, int mr, int64_t b0, int nb)
+{
+    struct edges e;
+    struct narrow c = {.x = (const float *)g->x + r0, .x_step = g->rows, .steps = g->steps, .add = g->accumulate};
+    int64_t size = g->w_stride * KERN_KB, groups = (g->rows + GEMM_ROWS - 1) / GEMM_ROWS, group = r0 / GEMM_ROWS;
+    for (int b = 0; b < nb; b++) {
+        int64_t next = b0 + nb + b;
+        c.w[b] = (const float *)g->w + (b0 + b) * size;
+        if (g->rows >= FETCH && b % groups == group && next < g->block1)
+            c.ahead[c.n_ahead++] = (const float *)g->w + next * size;
+    }
+    for (int r = 0; r < mr; r++)
+        for (int b = 0; b < nb; b++)
+            c.y[r][b] = enter(g, &e, r0 + r, r, b0 + b, b);
+    (g->dtype == KERN_BF16 ? narrow_any_bf16 : narrow_any_f32)(mr, nb, &c);
+    leave(g, &e, r0, mr, b0, nb);
 }
 
 static void gemm(const struct kern_gemm *g)
 {
     int mr_most = g->rows < GEMM_ROWS ? (int)g->rows : GEMM_ROWS;
     int most = W == 16 ? (mr_most <= 4 ? 4 : 2) : mr_most == 1 ? 4 : mr_most <= 3 ? 2 : 1;
+    if (!g->ldx && g->rows <= 2)
+        most = 1;
     for (int64_t b = g->block0; b < g->block1;) {
         int nb = most;
         while (nb > g->block1 - b)
             nb /= 2;
-        for (int64_t r = 0; r < g->rows; r += GEMM_ROWS)
-            rows_and_blocks(g, r, g->rows - r < GEMM_ROWS ? (int)(g->rows - r) : GEMM_ROWS, b, nb);
+        for (int64_t r = 0; r < g->rows; r += GEMM_ROWS) {
+            int mr = g->rows - r < GEMM_ROWS ? (int)(g->rows - r) : GEMM_ROWS;
+            (g->ldx ? rows_and_blocks : narrow_rows)(g, r, mr, b, nb);
+        }
         b += nb;
     }
 }

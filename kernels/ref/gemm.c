@@ -15,7 +15,7 @@ static void one_block(const struct kern_gemm *g, int64_t r, int64_t b, float acc
     int64_t each = g->dtype == KERN_BF16 ? 2 : 1;
     for (int64_t c = 0; c < g->steps; c++) {
         float x[2 * KERN_KB], w[2 * KERN_KB];
-        widen(g, g->x, r * g->ldx + c, 1, x);
+        widen(g, g->x, g->ldx ? r * g->ldx + c : c * g->rows + r, 1, x);
         widen(g, g->w, (b * g->w_stride + c) * KERN_KB, KERN_KB, w);
         for (int64_t j = 0; j < KERN_KB; j++)
             for (int64_t e = 0; e < each; e++)

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/err.h"
 #include "base/timer.h"
@@ -16,6 +17,8 @@
 #define ROUND_S 0.02
 #define WARM_S 5.0
 #define BUSY 0.1 /* of the machine: what others' use is worth telling */
+
+enum { HUGE = 1 << 21 };
 
 static int rising(const void *a, const void *b)
 {
@@ -31,9 +34,12 @@ double bench_median(double *x, int n)
 
 void *bench_bytes(size_t n)
 {
-    void *p = aligned_alloc(64, (n + 64) / 64 * 64);
+    size_t align = n < HUGE ? 64 : HUGE;
+    void *p = aligned_alloc(align, (n + align) / align * align);
     if (!p)
         err_set(ERR_NOMEM, "no memory for %zu bytes to measure with", n);
+    else if (align == HUGE)
+        madvise(p, (n + align) / align * align, MADV_HUGEPAGE); /* as arenas do; a hint */
     return p;
 }
 

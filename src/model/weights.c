@@ -226,6 +226,8 @@ static size_t give_mat(struct arena *to, struct kern_mat *m, enum kern_dtype t, 
     *m = (struct kern_mat){.dtype = t, .out = out, .in = in};
     if (to)
         m->data = arena_alloc(to, (int64_t)bytes, 1);
+    if (m->data)
+        kern_mat_touch(m);
     return arena_bytes((int64_t)bytes, 1);
 }
 
