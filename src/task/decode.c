@@ -104,11 +104,10 @@ static int64_t candidates(const struct decode_opts *o, const float *logits, int6
     for (int64_t v = 0; v < vocab; v++)
         if (logits[v] > -INFINITY)
             *all += weight((struct decode_token){logits[v], (int32_t)v}, most, o->temperature);
-    for (int64_t v = 0; v < vocab; v++) {
-        struct decode_token t = {logits[v], (int32_t)v};
-        if (t.logit > -INFINITY && weight(t, most, o->temperature) >= (1 - o->top_p) / (double)vocab * *all)
-            out[n++] = t;
-    }
+    double least = (double)most + o->temperature * log((1 - o->top_p) / (double)vocab * *all); /* -inf for top_p = 1 */
+    for (int64_t v = 0; v < vocab; v++)
+        if (logits[v] > -INFINITY && (double)logits[v] >= least - 1e-6) /* a few more do no harm */
+            out[n++] = (struct decode_token){logits[v], (int32_t)v};
     return n;
 }
 
@@ -143,8 +142,9 @@ int32_t decode_draw(const struct decode_opts *o, const float *logits, int64_t vo
     float most = work[0].logit;
     for (int64_t i = 1; i < n; i++)
         most = work[i].logit > most ? work[i].logit : most;
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n && o->top_p < 1; i++)
         sum += weight(work[i], most, o->temperature);
+    sum = o->top_p < 1 ? sum : all; /* nothing was left out since */
     for (int64_t i = 0; i < n; i++) {
         upto += weight(work[i], most, o->temperature);
         if (u * sum < upto)
