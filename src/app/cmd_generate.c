@@ -168,7 +168,7 @@ static int encode_prompt(const struct options *o, const struct tok *tok, const s
 {
     struct task_env env = {.bos = info->bos};
     struct buf text = {0};
-    int rc = o->file ? buf_read_file(&text, o->file, 0) : unescape(o->prompt, &text);
+    int rc = o->file ? buf_read_file(&text, o->file, 0) : unescape(o->prompt ? o->prompt : "", &text);
     if (rc == ERR_OK)
         rc = prompt_begin(ids, &env, !o->no_bos);
     if (rc == ERR_OK)
@@ -289,7 +289,7 @@ static int print_all(const struct options *o, struct model *m, const struct tok 
         rc = json_quote(&text, o->model, strlen(o->model));
     if (o->json && rc == ERR_OK)
         rc = buf_puts(&text, ", \"results\": [");
-    for (int i = 0; i < o->n_methods && rc == ERR_OK; i++) {
+    for (int i = 0; i < o->n_methods && o->method[i] && rc == ERR_OK; i++) {
         struct method a;
         struct continuation c = {.method = o->method[i]};
         rc = method_set(&a, o, o->method[i], m);

@@ -9,6 +9,7 @@
 #include "model/head.h"
 
 enum { P, Q };
+static const int64_t chunk = (int64_t)HEAD_ROWS * HEAD_COLS;
 
 struct room {
     float *xn[2];             /* (HEAD_ROWS, D) */
@@ -23,7 +24,7 @@ struct room {
 
 static size_t room_bytes(const struct model *m)
 {
-    return 2 * arena_bytes(HEAD_ROWS * m->shape.hidden, sizeof(float)) + 3 * arena_bytes(HEAD_ROWS * HEAD_COLS, sizeof(float)) +
+    return 2 * arena_bytes(HEAD_ROWS * m->shape.hidden, sizeof(float)) + 3 * arena_bytes(chunk, sizeof(float)) +
            2 * head_side_bytes() + arena_bytes(HEAD_ROWS, sizeof(double)) + arena_bytes(HEAD_ROWS, sizeof(float)) +
            arena_bytes(HEAD_ROWS, sizeof(int64_t)) + arena_bytes((int64_t)kern_linear_scratch(&m->head, HEAD_ROWS), 1);
 }
@@ -33,12 +34,12 @@ static int room_open(struct room *r, const struct model *m, struct arena *step)
     bool bad = false;
     for (int k = 0; k < 2; k++) {
         r->xn[k] = ARENA_NEW(step, HEAD_ROWS * m->shape.hidden, float);
-        r->y[k] = ARENA_NEW(step, HEAD_ROWS * HEAD_COLS, float);
+        r->y[k] = ARENA_NEW(step, chunk, float);
         bad = bad || head_side_open(&r->side[k], step) || !r->xn[k] || !r->y[k];
     }
     r->cross = ARENA_NEW(step, HEAD_ROWS, double);
     r->top = ARENA_NEW(step, HEAD_ROWS, float);
-    r->e = ARENA_NEW(step, HEAD_ROWS * HEAD_COLS, float);
+    r->e = ARENA_NEW(step, chunk, float);
     r->row = ARENA_NEW(step, HEAD_ROWS, int64_t);
     r->scratch = arena_alloc(step, (int64_t)kern_linear_scratch(&m->head, HEAD_ROWS), 1);
     return bad || !r->cross || !r->top || !r->e || !r->row || !r->scratch ? ERR_NOMEM : ERR_OK;
@@ -165,7 +166,7 @@ static int compare(struct model *m, struct model_agree *out, struct forward f[2]
 
 int model_compare(struct model *m, const struct model_batch *b, struct model_agree *out, struct arena *step)
 {
-    int64_t longest, tokens = b->at[b->n_seq];
+    int64_t longest = 0, tokens = b->at[b->n_seq];
     int rc = b->target ? model_check_batch(m, b, NULL, &longest) : err_set(ERR_ARG, "a comparison needs targets");
     if (!rc && tokens > 0)
         rc = model_check_room(step, model_compare_bytes(m, tokens, longest, b->n_seq));

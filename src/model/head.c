@@ -40,14 +40,14 @@ static size_t scratch_bytes(const struct model *m)
 
 size_t head_bytes(const struct model *m)
 {
-    return arena_bytes(ROWS * m->shape.hidden, sizeof(float)) + arena_bytes(ROWS * COLS, sizeof(float)) + head_side_bytes() +
-           arena_bytes(ROWS, sizeof(int64_t)) + arena_bytes((int64_t)scratch_bytes(m), 1);
+    return arena_bytes(ROWS * m->shape.hidden, sizeof(float)) + arena_bytes((int64_t)ROWS * COLS, sizeof(float)) +
+           head_side_bytes() + arena_bytes(ROWS, sizeof(int64_t)) + arena_bytes((int64_t)scratch_bytes(m), 1);
 }
 
 static int room_open(struct room *r, const struct model *m, struct arena *step)
 {
     r->xn = ARENA_NEW(step, ROWS * m->shape.hidden, float);
-    r->y = ARENA_NEW(step, ROWS * COLS, float);
+    r->y = ARENA_NEW(step, (int64_t)ROWS * COLS, float);
     r->row = ARENA_NEW(step, ROWS, int64_t);
     r->scratch = arena_alloc(step, (int64_t)scratch_bytes(m), 1);
     return head_side_open(&r->side, step) || !r->xn || !r->y || !r->row || !r->scratch ? ERR_NOMEM : ERR_OK;

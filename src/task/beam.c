@@ -79,7 +79,7 @@ static double log_sum(const float *logits, int64_t vocab)
     for (int64_t v = 0; v < vocab; v++)
         if (logits[v] > -INFINITY)
             sum += exp((double)logits[v] - most);
-    return most + log(sum);
+    return sum > 0 ? most + log(sum) : (double)-INFINITY;
 }
 
 /* Keeps the cap best in order. Beams come in their order and ids ascend, so that an equal never overtakes. Returns how
