@@ -20,6 +20,7 @@ struct chunk { /* memory of loaded strings and lists */
 
 struct record {
     char *group, *key, *text, *origin;
+    const char *help; /* a table's, static */
 };
 
 struct cfg {
@@ -243,7 +244,7 @@ int cfg_count(const struct cfg *c, const char *path)
 
 /* ---- load ---- */
 
-static int record(struct cfg *c, const char *group, const char *key, const char *text, const char *origin)
+static int record(struct cfg *c, const char *group, const struct cfg_field *f, const char *text, const char *origin)
 {
     if (c->n_records == c->cap) {
         int cap = c->cap ? 2 * c->cap : 64;
@@ -254,7 +255,8 @@ static int record(struct cfg *c, const char *group, const char *key, const char 
         c->cap = cap;
     }
     struct record *r = &c->record[c->n_records];
-    *r = (struct record){copy_text(c, group), copy_text(c, key), copy_text(c, text), copy_text(c, origin)};
+    *r = (struct record){copy_text(c, group), copy_text(c, f->name), copy_text(c, text), copy_text(c, origin),
+                         f->help ? f->help : ""};
     if (!r->group || !r->key || !r->text || !r->origin)
         return err_set(ERR_NOMEM, "no memory for the record of options");
     c->n_records++;
@@ -327,7 +329,7 @@ static int load_field(struct cfg *c, const char *group, config_setting_t *g, con
         rc = cfg_value_set_default(f, opts, take, c);
     }
     rc = rc ? rc : cfg_value_text(f, opts, &b);
-    rc = rc ? rc : record(c, group, f->name, buf_text(&b), place);
+    rc = rc ? rc : record(c, group, f, buf_text(&b), place);
     buf_free(&b);
     return rc;
 }
@@ -463,7 +465,7 @@ bool cfg_record_at(const struct cfg *c, int i, struct cfg_record *out)
     if (i < 0 || i >= c->n_records)
         return false;
     const struct record *r = &c->record[i];
-    *out = (struct cfg_record){r->group, r->key, r->text, r->origin};
+    *out = (struct cfg_record){r->group, r->key, r->text, r->origin, r->help};
     return true;
 }
 

@@ -88,6 +88,7 @@ int cfg_finish(struct cfg *c);
  * "FILE:LINE" or "command line". Returns false past the end. */
 struct cfg_record {
     const char *group, *key, *text, *origin;
+    const char *help; /* the field's; "" if it has none */
 };
 bool cfg_record_at(const struct cfg *c, int i, struct cfg_record *out);
 

@@ -183,6 +183,32 @@ static int put_head(const struct from *f, const char *path)
 
 /* ---- tables ---- */
 
+static int put_models(const struct from *f)
+{
+    struct table t = {.head = {"model", "architecture", "parameters", "weights", "bos", "eos", "eos from", "fingerprint"},
+                      .left = {true, true, false, true, false, true, true, true},
+                      .columns = 8};
+    int64_t n = 0;
+    if (!h5_exists(f->h, "/models/parameters"))
+        return ERR_OK;
+    int rc = rows_of(f->h, "/models/parameters", &n);
+    rc = rc ? rc : table_open(&t, n);
+    rc = rc ? rc : put_texts(&t, 0, f->h, "/models/name");
+    rc = rc ? rc : put_texts(&t, 1, f->h, "/models/architecture");
+    rc = rc ? rc : put_reals(&t, 2, f->h, "/models/parameters", "count");
+    rc = rc ? rc : put_texts(&t, 3, f->h, "/models/dtype");
+    rc = rc ? rc : put_reals(&t, 4, f->h, "/models/bos", "count");
+    rc = rc ? rc : put_texts(&t, 5, f->h, "/models/eos");
+    rc = rc ? rc : put_texts(&t, 6, f->h, "/models/eos_from");
+    rc = rc ? rc : put_texts(&t, 7, f->h, "/models/weights_sha256");
+    for (int64_t r = 0; rc == ERR_OK && r < n; r++)
+        at(&t, r, 7)[16] = '\0'; /* enough to tell two apart */
+    rc = rc ? rc : buf_puts(f->out, "\nModels\n");
+    rc = rc ? rc : table_print(&t, f->out);
+    free(t.cell);
+    return rc;
+}
+
 static int put_cells(const struct from *f)
 {
     struct table t = {.head = {"model", "method", "task", "length", "samples", "scored", "protocol"},
@@ -439,6 +465,7 @@ static int describe(struct from *f, const char *path)
     rc = rc ? rc : text_column(f->h, "/cells/model", f->n_cells, &f->model);
     rc = rc ? rc : text_column(f->h, "/cells/method", f->n_cells, &f->method);
     rc = rc ? rc : put_head(f, path);
+    rc = rc ? rc : put_models(f);
     rc = rc ? rc : put_cells(f);
     rc = rc ? rc : put_metrics(f);
     rc = rc ? rc : put_costs(f);

@@ -38,6 +38,7 @@ struct model_shape {
     bool scale_by_layer;         /* ... but by the layer's number too (gpt2) */
     struct rope rope;
     int64_t bos, eos[MODEL_MAX_EOS], n_eos; /* bos -1: none */
+    const char *bos_from, *eos_from;        /* the file that says so; "" if none does */
 };
 
 /* The part a tensor plays; its extent and cut over ranks stand in weights.c, once. */
@@ -97,6 +98,15 @@ const struct model_arch *arch_at(int i); /* NULL past the end */
 /* Reads config.json: which architecture, its shape; keys that change the mathematics and that we do not know are
  * refused. ERR_FORMAT with the key and what was expected. */
 int config_shape(const struct json_doc *config, const struct model_arch **arch, struct model_shape *out);
+
+/* eos_token_id (a token or a list) and bos_token_id of any of the two config files, with where they are from. */
+int config_eos(const struct json_doc *d, struct model_shape *out);
+/* generation_config.json beside it, where there is one: its eos go before config.json's, its bos stands in. ERR_FORMAT. */
+int config_generation(const char *path, struct model_shape *s);
+
+/* A line for each key that config_shape would refuse, for show; *n of them. ERR_NOMEM. */
+struct buf;
+int config_unsupported(const struct json_doc *d, struct buf *out, int *n);
 
 /* For the architectures' shape(): the keys that the Llama family shares (sizes, norm, activation, tied, rope). */
 int config_llama(const struct json_doc *config, struct model_shape *out, double def_theta);

@@ -92,6 +92,26 @@ static int refuse_unknown(const struct json_doc *d)
     return ERR_OK;
 }
 
+int config_unsupported(const struct json_doc *d, struct buf *out, int *n)
+{
+    int rc = ERR_OK;
+    *n = 0;
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0] && !rc; i++) {
+        const struct json *v = json_get(json_root(d), refused[i]);
+        double x;
+        if (!v || is_off(v))
+            continue;
+        ++*n;
+        if (json_as_real(v, &x))
+            rc = buf_printf(out, "  unsupported  %s = %g\n", refused[i], x);
+        else if (json_str(v))
+            rc = buf_printf(out, "  unsupported  %s = \"%.60s\"\n", refused[i], json_str(v));
+        else
+            rc = buf_printf(out, "  unsupported  %s\n", refused[i]);
+    }
+    return rc;
+}
+
 static int find_arch(const struct json_doc *d, const struct model_arch **out)
 {
     const char *type = NULL, *names[N_ARCHS];
@@ -130,7 +150,7 @@ static int check_class(const struct json_doc *d, const struct model_arch *a)
 }
 
 /* An int, or a list of them. */
-static int read_eos(const struct json_doc *d, struct model_shape *out)
+int config_eos(const struct json_doc *d, struct model_shape *out)
 {
     const struct json *v = json_get(json_root(d), "eos_token_id");
     int64_t id, n = v && json_kind(v) == JSON_ARRAY ? json_len(v) : v ? 1 : 0;
@@ -144,7 +164,10 @@ static int read_eos(const struct json_doc *d, struct model_shape *out)
                            (long long)out->vocab - 1);
         out->eos[out->n_eos++] = id;
     }
-    return json_int(d, json_root(d), "bos_token_id", -1, -1, out->vocab - 1, &out->bos);
+    out->eos_from = out->n_eos ? "config.json" : "";
+    int rc = json_int(d, json_root(d), "bos_token_id", -1, -1, out->vocab - 1, &out->bos);
+    out->bos_from = !rc && out->bos >= 0 ? "config.json" : "";
+    return rc;
 }
 
 static int check_shape(const struct json_doc *d, const struct model_shape *s)
@@ -177,7 +200,7 @@ int config_shape(const struct json_doc *d, const struct model_arch **arch, struc
     if (!rc)
         rc = (*arch)->shape(d, out);
     if (!rc)
-        rc = read_eos(d, out);
+        rc = config_eos(d, out);
     return rc ? rc : check_shape(d, out);
 }
 

@@ -63,6 +63,24 @@ static int say_sizes(struct buf *out, const struct model_arch *a, const struct m
                            bf16, kv);
 }
 
+/* Where texts begin and end, and which file says so: a wrong BOS policy shifts every score. */
+static int say_vocabulary(struct buf *out, const struct model_shape *s)
+{
+    int rc = buf_printf(out, "  vocabulary   %lld tokens, head %s\n", (long long)s->vocab,
+                        s->tied ? "tied to the embedding" : "of its own");
+    if (!rc)
+        rc = s->bos < 0 ? buf_puts(out, "  bos          none\n")
+                        : buf_printf(out, "  bos          %lld, says %s; put in front where a task's or protocol's `bos` says so\n",
+                                     (long long)s->bos, s->bos_from);
+    if (!rc)
+        rc = buf_puts(out, s->n_eos ? "  eos          " : "  eos          none: generation ends at its limit only");
+    for (int64_t i = 0; !rc && i < s->n_eos; i++)
+        rc = buf_printf(out, "%s%lld", i ? ", " : "", (long long)s->eos[i]);
+    if (!rc && s->n_eos)
+        rc = buf_printf(out, ", says %s", s->eos_from);
+    return rc ? rc : buf_puts(out, "\n");
+}
+
 static int say(struct buf *out, const char *path, const struct model_arch *a, const struct model_shape *s,
                const struct safetensors *st)
 {
@@ -75,16 +93,25 @@ static int say(struct buf *out, const char *path, const struct model_arch *a, co
         rc = say_attention(out, s);
     if (!rc)
         rc = say_positions(out, s);
-    if (!rc)
-        rc = buf_printf(out, "  vocabulary   %lld tokens, head %s; bos ", (long long)s->vocab,
-                        s->tied ? "tied to the embedding" : "of its own");
-    if (!rc)
-        rc = s->bos < 0 ? buf_puts(out, "none, eos") : buf_printf(out, "%lld, eos", (long long)s->bos);
-    for (int64_t i = 0; !rc && i < s->n_eos; i++)
-        rc = buf_printf(out, " %lld", (long long)s->eos[i]);
-    if (!rc)
-        rc = buf_puts(out, s->n_eos ? "\n" : " none\n");
+    rc = rc ? rc : say_vocabulary(out, s);
     return rc ? rc : say_sizes(out, a, s, st);
+}
+
+/* Why it cannot be evaluated: everything config.json asks for that is not computed here, not only the first. */
+static int say_unsupported(struct buf *out, const struct json_doc *config, const char *path, int rc)
+{
+    struct buf list = {0};
+    int n = 0;
+    if (rc != ERR_FORMAT || !config || json_kind(json_root(config)) != JSON_OBJECT || config_unsupported(config, &list, &n)) {
+        buf_free(&list);
+        return rc;
+    }
+    const struct json *type = json_get(json_root(config), "model_type");
+    if (buf_printf(out, "%s: a model that cannot be evaluated here\n  architecture %s\n%s", path,
+                   type && json_str(type) ? json_str(type) : "?", buf_text(&list)))
+        buf_clear(out);
+    buf_free(&list);
+    return rc;
 }
 
 int model_describe(struct buf *out, const char *path)
@@ -100,11 +127,17 @@ int model_describe(struct buf *out, const char *path)
     if (!rc)
         rc = config_shape(config, &a, &s);
     if (!rc)
+        rc = config_generation(path, &s);
+    if (!rc)
         rc = st_open(&st, path);
     if (!rc)
         rc = weights_check(a, &s, st, path);
     if (!rc)
         rc = say(out, path, a, &s, st);
+    if (!rc)
+        rc = buf_puts(out, "  unsupported  nothing that its config.json asks for\n");
+    else
+        rc = say_unsupported(out, config, path, rc);
     st_close(st);
     json_close(config);
     return rc;

@@ -45,6 +45,8 @@ static int source_open(struct source *s, const char *path)
     if (!rc)
         rc = config_shape(s->config, &s->arch, &s->shape);
     if (!rc)
+        rc = config_generation(path, &s->shape);
+    if (!rc)
         rc = st_open(&s->st, path);
     return rc ? rc : weights_check(s->arch, &s->shape, s->st, path);
 }
@@ -60,6 +62,8 @@ static struct model_info info_of(const struct source *s, const char *path)
     i.context = h->context;
     i.parameters = weights_count(s->arch, h);
     i.bos = h->bos;
+    i.bos_from = h->bos_from;
+    i.eos_from = h->eos_from;
     i.n_eos = h->n_eos;
     memcpy(i.eos, h->eos, sizeof i.eos);
     i.window = h->window;

@@ -1,6 +1,7 @@
 /* What a job is, as text. */
 #include "sched/identity.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/buf.h"
@@ -30,6 +31,15 @@ static int add_group(const struct job *j, struct buf *out, const char *group, co
     return rc;
 }
 
+/* Where texts begin and end: generation_config.json may say so, which is in no digest. */
+static int add_ends(const struct model_info *m, const char *label, struct buf *out)
+{
+    int rc = buf_printf(out, "%s: bos = %lld\n", label, (long long)m->bos);
+    for (int64_t i = 0; i < m->n_eos && !rc; i++)
+        rc = buf_printf(out, "%s: eos = %lld\n", label, (long long)m->eos[i]);
+    return rc;
+}
+
 int identity_job(const struct job *j, struct buf *out)
 {
     char group[32], label[256], digest[SHA_HEX];
@@ -37,8 +47,8 @@ int identity_job(const struct job *j, struct buf *out)
     for (int i = 0; i < j->n_models && !rc; i++) {
         snprintf(group, sizeof group, "models.[%d]", i);
         snprintf(label, sizeof label, "model %s", j->model[i].name);
-        rc = buf_printf(out, "%s: sha256 = %s\n%s: tokenizer = %s\n", label, j->model[i].info.sha256, label,
-                        tok_sha256(j->model[i].tok));
+        rc = buf_printf(out, "%s: tokenizer = %s\n", label, tok_sha256(j->model[i].tok));
+        rc = rc ? rc : add_ends(&j->model[i].info, label, out);
         rc = rc ? rc : add_group(j, out, group, label);
     }
     for (int i = 0; i < j->n_methods && !rc; i++) {
@@ -91,7 +101,7 @@ int identity_difference(const char *was, const char *is, struct buf *out)
 }
 
 /* Every byte of the weights and of config.json: a checkpoint that was exchanged must not go on with old results. */
-static int add_digests(const struct job_model *m, struct buf *out)
+static int add_digests(struct job_model *m, struct buf *out)
 {
     struct safetensors *st = NULL;
     char weights[SHA_HEX], config[SHA_HEX], path[FILE_PATH];
@@ -100,6 +110,8 @@ static int add_digests(const struct job_model *m, struct buf *out)
     rc = rc ? rc : st_open(&st, m->path);
     rc = rc ? rc : st_sha256(st, weights);
     st_close(st);
+    if (!rc)
+        snprintf(m->weights_sha256, sizeof m->weights_sha256, "%s", weights);
     return rc ? rc : buf_printf(out, "model %s: weights = %s\nmodel %s: config = %s\n", m->name, weights, m->name, config);
 }
 

@@ -27,6 +27,7 @@ struct job_model {
     bool check_finite;
     struct model_info info; /* from the headers: model_peek */
     struct tok *tok;
+    char weights_sha256[65]; /* on rank 0, once identity_work has read them; "" before */
 };
 
 struct job_method {

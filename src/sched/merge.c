@@ -85,6 +85,7 @@ int merge_write(const struct work *w, const struct gathered *x, const struct mer
     h5_group(o.f, "/timing");
     for (int t = 0; t < w->job->n_tasks; t++)
         merge_samples(&o, t);
+    merge_models(&o);
     merge_layers(&o);
     merge_sparsity(&o);
     merge_cell_times(&o);

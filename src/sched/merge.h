@@ -4,6 +4,7 @@
  *     /metrics      one row a cell and metric: value, 95 % interval, difference to dense attention
  *     /samples/T    one row a cell and sample of task T, in the job's and the dataset's order: id, group, tokens, status,
  *                   the task's counts and sums by name; generated texts as bytes and offsets
+ *     /models       one row a model: what was read, fingerprints, the tokens that begin and end a text and which file says so
  *     /layers       one row a cell and layer: token pairs attended and allowed
  *     /sparsity     one row a cell, layer, head and class of query length, from sampled query rows: density, mass recall,
  *                   entropy, distances, strategies; /sparsity/map: what chosen samples attend to, in cells

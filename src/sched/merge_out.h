@@ -37,6 +37,7 @@ void merge_attach(struct merge_out *o, const char *folder, const char *column, c
 void merge_dimension(struct merge_out *o, const char *path, int64_t n);
 
 /* The tables. */
+void merge_models(struct merge_out *o);
 void merge_cells(struct merge_out *o);
 void merge_metrics(struct merge_out *o);
 void merge_samples(struct merge_out *o, int task);
