@@ -42,6 +42,7 @@ static void trace(const struct attn_method *method, const char *const *options, 
     size_t mark = arena_mark(&step);
     cfg_close(c);
     c = NULL;
+    memset(opts, 0, sizeof opts);
     T_EQ(cfg_open(&c, NULL, options, n), ERR_OK);
     if (method->fields)
         T_EQ(cfg_load(c, "", method->fields, opts), ERR_OK);
