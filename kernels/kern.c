@@ -1,6 +1,9 @@
 /* Chooses and merges the kernel tables. The only place that asks what this CPU can run. */
 #include "kernels/kern.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +48,16 @@ const char *kern_isa_name(int i)
 {
     return i >= 0 && i < N_ISAS ? tables[i]->isa : NULL;
 }
+
+#if defined(__x86_64__)
+/* clang 14 does not know __builtin_cpu_supports("f16c"). Leaf 1, ECX bit 29; the registers it needs are AVX2's, which is
+ * asked for beside it. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
 
 bool kern_isa_runs(int i)
 {

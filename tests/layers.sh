@@ -36,7 +36,7 @@ may()
 }
 
 # folder            may include, besides itself, standard C and POSIX
-may kernels         cblas.h kernels/ref kernels/avx2 kernels/avx512
+may kernels         cblas.h cpuid.h kernels/ref kernels/avx2 kernels/avx512
 may kernels/ref     kernels
 may kernels/avx2    kernels immintrin.h
 may kernels/avx512  kernels immintrin.h

@@ -15,7 +15,7 @@ static int pick(const struct policy_view *v, int model)
 static double limit(const struct policy_view *v)
 {
     (void)v;
-    return INFINITY;
+    return (double)INFINITY;
 }
 
 const struct policy policy_in_order = {
