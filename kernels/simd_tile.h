@@ -16,6 +16,7 @@
 #include "kernels/tile.h"
 
 enum { VB = KERN_KB / W, QK_ROWS = W == 16 ? 8 : 6, PV_ROWS = W == 16 ? 4 : 6, PV_VECS = W == 16 ? 4 : 2 };
+enum { FEW = 8 }; /* rows of a tile that is decoded */
 #define UNROLL _Pragma("GCC unroll 32")
 
 /* A run of blocks that the same rows see; columns at .. at + n in the line of row[i] start at slot[i] blocks. */
@@ -347,6 +348,17 @@ static uint64_t visible(const struct engine *e, int64_t block, uint64_t mask)
     return mask;
 }
 
+/* Few rows wait for memory more than they compute: a block's keys and values are asked for when the block is listed. */
+static void fetch(const struct engine *e, int32_t block)
+{
+    int64_t keys = e->steps * KERN_KB, values = e->v_rows * e->t->dim;
+    const float *k = (const float *)e->kv->k + block * keys, *v = (const float *)e->kv->v + block * values;
+    for (int64_t i = 0; i < keys; i += 16)
+        __builtin_prefetch(k + i);
+    for (int64_t i = 0; i < values; i += 16)
+        __builtin_prefetch(v + i);
+}
+
 static void push(struct engine *e, int32_t block, uint64_t mask)
 {
     mask = visible(e, block, mask);
@@ -366,6 +378,8 @@ static void push(struct engine *e, int32_t block, uint64_t mask)
     }
     struct run *u = &e->run[e->n_runs - 1];
     u->block[u->n++] = block;
+    if (e->t->rows <= FEW)
+        fetch(e, block);
     for (int64_t i = 0; i < u->rows; i++) {
         int used = ++e->used[u->row[i]];
         e->longest = used > e->longest ? used : e->longest;

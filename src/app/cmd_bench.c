@@ -23,7 +23,7 @@ const struct app_command app_bench = {
     .usage =
         "usage: asterism bench [-m MODEL ... | --preset NAME ...] [OPTIONS]\n\n"
         "Measures what this machine can do at most (multiply-adds in registers, reads by working-set size), then each\n"
-        "kernel and the whole engine (prefill by length; decoding 1 and 16 sequences at 128 tokens of context), each in turn\n"
+        "kernel and the whole engine (prefill by length; decoding 1 and 16 sequences at 64 tokens of context), each in turn\n"
         "with its limit: the roofline, the longer of operations / peak and bytes / bandwidth. ratio 1: nothing left to gain.\n"
         "Under mpirun the ranks are one tensor-parallel group; limits and rates are sums over them.\n\n"
         "  -m MODEL           a Hugging Face folder; may be repeated\n"

@@ -31,7 +31,7 @@ struct bench_prefill {
 void bench_prefill_work(struct bench_work *w, struct bench_prefill *p); /* p: e and n given, the rest zeros */
 
 /* One more token for each of n_seq sequences, at BENCH_CONTEXT tokens of context and up to BENCH_STEPS more. */
-enum { BENCH_CONTEXT = 128, BENCH_STEPS = 32, BENCH_BATCH = 16 };
+enum { BENCH_CONTEXT = 64, BENCH_STEPS = 32, BENCH_BATCH = 16 };
 struct bench_decode {
     struct bench_model *e;
     int64_t n_seq; /* <= BENCH_BATCH */
