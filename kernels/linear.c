@@ -14,6 +14,8 @@ enum {
     ROWS = 256,      /* of x at once: with DEPTH steps 512 KiB, for L2 */
     DEPTH = 512,     /* steps at once */
     CHUNK = 64,      /* inputs packed at once */
+    STREAM = 8,      /* blocks that a thread takes at once when there are few rows ... */
+    STEALERS = 512,  /* ... in up to so many parts */
     UNIT = 4,        /* blocks that a thread takes at once when there are many rows */
     SERIAL = 1 << 15 /* products that do not pay for waking threads */
 };
@@ -126,13 +128,16 @@ static int64_t last_row(const struct kern_linear *c)
     return c->r1 > c->r0 ? c->r1 : c->w->out;
 }
 
-/* This thread's part of the blocks first .. last-1, in fours. */
-static void my_blocks(int64_t first, int64_t last, int64_t *begin, int64_t *end)
+/* A thread's part of the blocks first .. last-1, in fours. */
+struct span {
+    int64_t begin, end;
+};
+
+static struct span part_of(int64_t first, int64_t last, int thread, int threads)
 {
-    int64_t fours = (last - first + 3) / 4, threads = omp_get_num_threads(), me = omp_get_thread_num();
-    *begin = first + fours * me / threads * 4;
-    *end = first + fours * (me + 1) / threads * 4;
-    *end = *end < last ? *end : last;
+    int64_t fours = (last - first + 3) / 4;
+    int64_t begin = first + fours * thread / threads * 4, end = first + fours * (thread + 1) / threads * 4;
+    return (struct span){begin, end < last ? end : last};
 }
 
 void kern_mat_touch(struct kern_mat *w)
@@ -140,70 +145,97 @@ void kern_mat_touch(struct kern_mat *w)
     size_t block = (size_t)steps_of(w) * KERN_KB * sizeof(float);
 #pragma omp parallel if (kern_mat_bytes(w->dtype, w->out, w->in) > 1 << 20)
     {
-        int64_t begin, end;
-        my_blocks(0, (w->out + KERN_KB - 1) / KERN_KB, &begin, &end);
-        if (end > begin)
-            memset((char *)w->data + (size_t)begin * block, 0, (size_t)(end - begin) * block);
+        struct span mine = part_of(0, (w->out + KERN_KB - 1) / KERN_KB, omp_get_thread_num(), omp_get_num_threads());
+        if (mine.end > mine.begin)
+            memset((char *)w->data + (size_t)mine.begin * block, 0, (size_t)(mine.end - mine.begin) * block);
     }
 }
 
-/* Rows m0 .. m0+rows-1, which lie in scratch, times the blocks begin .. end-1. */
-static void multiply(const struct kern_table *k, const struct kern_linear *c, int64_t m0, int64_t begin, int64_t end)
+/* Rows m0 and on, which lie in scratch, times the blocks of `b`: steps s .. s+n-1. */
+struct piece {
+    int64_t m0, s, n;
+    struct span b;
+};
+
+static void multiply(const struct kern_table *k, const struct kern_linear *c, const struct piece *p)
 {
     const struct kern_mat *w = c->w;
-    int64_t steps = steps_of(w), depth = c->m <= KERN_NARROW ? steps : DEPTH;
     struct kern_gemm g = {.dtype = w->dtype,
-                          .rows = c->m - m0 < ROWS ? c->m - m0 : ROWS,
+                          .rows = c->m - p->m0 < ROWS ? c->m - p->m0 : ROWS,
+                          .steps = p->n,
                           .ldx = c->m <= KERN_NARROW ? 0 : x_stride(w),
-                          .w_stride = steps,
-                          .block0 = begin,
-                          .block1 = end,
-                          .y = c->y + m0 * c->ldy,
+                          .x = (const float *)c->scratch + p->s,
+                          .w = (const float *)w->data + p->s * KERN_KB,
+                          .w_stride = steps_of(w),
+                          .block0 = p->b.begin,
+                          .block1 = p->b.end,
+                          .y = c->y + p->m0 * c->ldy,
                           .ldy = c->ldy,
                           .col0 = first_row(c),
-                          .cols = last_row(c) - first_row(c)};
-    for (int64_t s = 0; s < steps; s += depth) {
-        g.steps = steps - s < depth ? steps - s : depth;
-        g.x = (const float *)c->scratch + s;
-        g.w = (const float *)w->data + s * KERN_KB;
-        g.accumulate = c->accumulate || s > 0;
-        k->gemm(&g);
-    }
+                          .cols = last_row(c) - first_row(c),
+                          .accumulate = c->accumulate || p->s > 0};
+    k->gemm(&g);
 }
 
-/* Each thread reads the weights that it has touched first. */
-static void few_rows(const struct kern_table *k, const struct kern_linear *c)
+/* Blocks of each thread's part that are taken. */
+struct taken {
+    int64_t n[STEALERS];
+};
+
+/* Each thread reads the weights that it has touched first, and then helps those that are held up. */
+static void few_rows(const struct kern_table *k, const struct kern_linear *c, struct taken *t)
 {
-    int64_t begin, end;
+    int64_t first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
+    int threads = omp_get_num_threads(), me = omp_get_thread_num(), parts = threads < STEALERS ? threads : STEALERS;
 #pragma omp for schedule(static)
     for (int64_t r = 0; r < c->m; r++)
         interleave_row(k, c, r, c->scratch);
-    my_blocks(first_row(c) / KERN_KB, (last_row(c) + KERN_KB - 1) / KERN_KB, &begin, &end);
-    multiply(k, c, 0, begin, end);
+    for (int i = 0; i < parts; i++) {
+        int whose = (me + i) % parts;
+        struct span all = part_of(first, last, whose, parts);
+        for (int64_t at = 0; all.begin + at < all.end;) {
+#pragma omp atomic capture
+            {
+                at = t->n[whose];
+                t->n[whose] += STREAM;
+            }
+            struct piece p = {.n = steps_of(c->w), .b = {all.begin + at, all.begin + at + STREAM}};
+            p.b.end = p.b.end < all.end ? p.b.end : all.end;
+            if (p.b.begin < p.b.end)
+                multiply(k, c, &p);
+        }
+    }
 }
 
 /* Weights are read from cache most of the time, and a thread may be held up: whoever is free takes the next blocks. */
 static void many_rows(const struct kern_table *k, const struct kern_linear *c)
 {
     int64_t stride = x_stride(c->w), first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
+    int64_t steps = steps_of(c->w), parts = (steps + DEPTH - 1) / DEPTH, depth = parts > 0 ? (steps + parts - 1) / parts : 1;
     for (int64_t m0 = 0; m0 < c->m; m0 += ROWS) {
         int64_t rows = c->m - m0 < ROWS ? c->m - m0 : ROWS;
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++)
             copy_row(k, c, m0 + r, (float *)c->scratch + r * stride);
+        for (int64_t s = 0; s < steps; s += depth) {
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t b = first; b < last; b += UNIT)
-            multiply(k, c, m0, b, b + UNIT < last ? b + UNIT : last);
+            for (int64_t b = first; b < last; b += UNIT) {
+                struct piece p = {.m0 = m0, .s = s, .n = steps - s < depth ? steps - s : depth};
+                p.b = (struct span){b, b + UNIT < last ? b + UNIT : last};
+                multiply(k, c, &p);
+            }
+        }
     }
 }
 
 void kern_linear(const struct kern_table *k, const struct kern_linear *c)
 {
     int64_t columns = last_row(c) - first_row(c);
+    struct taken t = {{0}};
 #pragma omp parallel if (c->m * c->w->in * columns > SERIAL)
     {
         if (c->m <= KERN_NARROW)
-            few_rows(k, c);
+            few_rows(k, c, &t);
         else
             many_rows(k, c);
     }

@@ -2,6 +2,7 @@
  * across rows, so that a row's result does not depend on its batch beyond rounding. */
 #include "model/forward.h"
 
+#include <omp.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -97,11 +98,20 @@ static size_t method_scratch(const struct model *m, int64_t rows, int64_t longes
     return most;
 }
 
+/* Threads that each attend for another sequence, when a step of decoding has `rows` of them. */
+static int64_t decoders(int64_t rows)
+{
+    enum { MOST = 16 };
+    return min64(min64(rows, MOST), omp_get_max_threads());
+}
+
 size_t forward_bytes(const struct model *m, int64_t tokens, int64_t longest, bool cached)
 {
     struct work w;
+    size_t one = cached ? (size_t)decoders(tokens) * arena_bytes((int64_t)method_scratch(m, 1, longest), 1) : 0;
+    size_t all = method_scratch(m, min64(tokens, CHUNK), longest);
     return arena_bytes(tokens * m->shape.hidden, sizeof(float)) + take_work(NULL, m, &w, tokens, !cached, longest) +
-           method_scratch(m, min64(tokens, CHUNK), longest);
+           (one > all ? one : all);
 }
 
 /* ---- rows ---- */
@@ -283,13 +293,42 @@ static int attend(const struct pass *p, int64_t s, int64_t pos, int64_t at, int6
     return p->m->method->run(&call);
 }
 
+/* A step of decoding: each of the rows r0 .. r0+n-1 is the one new token of its sequence, and the sequences share nothing.
+ * Each thread attends for one after the other, with scratch of its own. */
+static int attend_each(const struct pass *p, int64_t r0, int64_t n)
+{
+    int64_t threads = decoders(n), each = (int64_t)arena_bytes((int64_t)method_scratch(p->m, 1, p->f->longest), 1);
+    size_t mark = arena_mark(p->step);
+    unsigned char *room = arena_alloc(p->step, threads, (size_t)each);
+    int worst = ERR_OK;
+    if (!room)
+        return ERR_NOMEM;
+#pragma omp parallel num_threads((int)threads)
+    {
+        struct arena mine = {.name = "step", .base = room + omp_get_thread_num() * each, .cap = (size_t)each};
+        struct pass own = *p;
+        own.step = &mine;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < n; i++) {
+            int rc = attend(&own, r0 + i, seq_pos(p->f, r0 + i), i, 1);
+            if (rc) {
+#pragma omp atomic write
+                worst = rc;
+            }
+        }
+    }
+    arena_release(p->step, mark);
+    return worst;
+}
+
 /* All sequences' segments among the batch's rows r0 .. r0+n-1. *seq: the sequence that row r0 belongs to, moved on. */
 static int attend_rows(const struct pass *p, int64_t r0, int64_t n, int64_t *seq)
 {
     const int64_t *at = p->f->b->at;
     double t0 = timer_now();
-    int rc = ERR_OK;
-    for (int64_t row = r0; !rc && row < r0 + n;) {
+    bool single = p->f->cache && p->tokens == p->f->b->n_seq && n > 1 && !p->f->stats && !p->m->method->state_bytes;
+    int rc = single ? attend_each(p, r0, n) : ERR_OK;
+    for (int64_t row = single ? r0 + n : r0; !rc && row < r0 + n;) {
         while (at[*seq + 1] <= row)
             ++*seq;
         int64_t end = min64(at[*seq + 1], r0 + n);
