@@ -115,7 +115,9 @@ static int read_file(struct reader *r, const char *path)
         if (!stop)
             stop = end;
         if (stop > at)
-            rc = err_prefix(add_document(r, at, stop), "%s: byte %lld", path, (long long)(at - text.data));
+            rc = add_document(r, at, stop);
+        if (rc)
+            err_prefix(rc, "%s: byte %lld", path, (long long)(at - text.data));
         at = stop < end ? stop + strlen(r->o->separator) : end;
     }
     buf_free(&text);
