@@ -3,6 +3,7 @@
 #include "base/mem.h"
 
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -44,13 +45,68 @@ size_t mem_resident(void)
     return proc_kb("/proc/self/status", "VmRSS");
 }
 
+/* "key 123" in a cgroup's memory.stat. */
+static size_t stat_value(const char *path, const char *key)
+{
+    char line[256];
+    size_t n = 0, len = strlen(key), v;
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, key, len) == 0 && sscanf(line + len, " %zu", &v) == 1)
+            n = v;
+    if (f)
+        fclose(f);
+    return n;
+}
+
+/* What one cgroup still allows; avail if it has no limit. Pages that files can be dropped from do not count as used. */
+static size_t group_room(const char *folder, const char *limit, const char *usage, size_t avail)
+{
+    char path[1200];
+    snprintf(path, sizeof path, "%s/%s", folder, limit);
+    size_t max = read_number(path);
+    snprintf(path, sizeof path, "%s/%s", folder, usage);
+    size_t now = read_number(path);
+    snprintf(path, sizeof path, "%s/memory.stat", folder);
+    size_t files = stat_value(path, "inactive_file");
+    now -= files < now ? files : now;
+    if (!max)
+        return avail;
+    size_t room = max - (now < max ? now : max);
+    return room < avail ? room : avail;
+}
+
+/* This process's cgroup (a Slurm job's, a container's) and all above it: the tightest counts.
+ *   source   Linux Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst */
+static size_t cgroup_room(size_t avail)
+{
+    char line[1024], folder[1100];
+    FILE *f = fopen("/proc/self/cgroup", "r");
+    avail = group_room("/sys/fs/cgroup", "memory.max", "memory.current", avail);
+    while (f && fgets(line, sizeof line, f)) {
+        bool two = strncmp(line, "0::", 3) == 0;
+        char *at = two ? line + 3 : strstr(line, ":memory:"), *slash;
+        if (!at)
+            continue;
+        at += two ? 0 : 8;
+        at[strcspn(at, "\n")] = '\0';
+        while ((slash = strrchr(at, '/')) != NULL && at[1]) {
+            snprintf(folder, sizeof folder, "/sys/fs/cgroup%s%.1000s", two ? "" : "/memory", at);
+            avail = two ? group_room(folder, "memory.max", "memory.current", avail)
+                        : group_room(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", avail);
+            *slash = '\0';
+            if (slash == at)
+                break;
+        }
+    }
+    if (f)
+        fclose(f);
+    return avail;
+}
+
 size_t mem_available(void)
 {
-    size_t avail = proc_kb("/proc/meminfo", "MemAvailable");
-    size_t max = read_number("/sys/fs/cgroup/memory.max"), now = read_number("/sys/fs/cgroup/memory.current");
-    if (max && max - (now < max ? now : max) < avail)
-        avail = max - (now < max ? now : max);
-    return avail;
+    return cgroup_room(proc_kb("/proc/meminfo", "MemAvailable"));
 }
 
 int mem_cores(void)
