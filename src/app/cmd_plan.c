@@ -13,13 +13,15 @@ static int run(int argc, char **argv);
 const struct app_command app_plan = {
     .name = "plan",
     .brief = "what a job will take: shards, operations, memory a rank, hours on N ranks, the sbatch line",
-    .usage = "usage: asterism plan JOB -n RANKS [options] [KEY=VALUE ...]\n\n"
-             "  -n RANKS           ranks of the run, the one that deals out the work included\n"
-             "  --per-node N       ranks on one machine (default: as many as its cores)\n"
-             "  --seconds S        measure for about S seconds on this machine (default 10; 0: guess)\n"
-             "  --gflops L,A       machine figures instead of measuring: 1e9 operations a second of one group in linear\n"
-             "                     layers and in attention\n\n"
-             "The prediction runs some of the job's own batches and then the run's own schedule in virtual time.\n",
+    .usage =
+        "usage: asterism plan JOB -n RANKS [options] [KEY=VALUE ...]\n\n"
+        "  -n RANKS           ranks of the run, the one that deals out the work included\n"
+        "  --per-node N       ranks on one machine (default: as many as its cores)\n"
+        "  --seconds S        measure for about S seconds on this machine (default 10; 0: guess)\n"
+        "  --gflops L,A       machine figures instead of measuring: 1e9 operations a second of one rank in linear\n"
+        "                     layers and in attention\n\n"
+        "The prediction runs some of the job's own batches (and of shorter lengths, where its own take too long) and then the\n"
+        "run's own schedule in virtual time. Other layouts of as many cores stand beside the one asked for.\n",
     .run = run,
 };
 

@@ -137,9 +137,9 @@ static int prepare(struct exec *e, const struct work_cell *c, int *reach)
     if (e->model_index != c->model) {
         drop_model(e);
         int parts = e->o.group ? e->o.group->size : 1;
-        if (m->info.weight_bytes / (size_t)parts > e->o.memory)
+        if (job_weight_bytes(m) / parts > (double)e->o.memory)
             rc = err_set(ERR_NOMEM, "%s: its weights need %.3f GB of each rank, %.3f GB are allowed", m->path,
-                         (double)m->info.weight_bytes / parts / 1e9, (double)e->o.memory / 1e9);
+                         job_weight_bytes(m) / parts / 1e9, (double)e->o.memory / 1e9);
         rc = comm_agree(e->o.group, rc);
         rc = rc ? rc : model_open(&e->model, &how);
         if (rc)

@@ -253,6 +253,11 @@ void job_close(struct job *j)
     free(j);
 }
 
+double job_weight_bytes(const struct job_model *m)
+{
+    return (double)m->info.parameters * (m->dtype == KERN_F32 ? 4 : 2);
+}
+
 int job_open_all(struct job **out, const char *path, const char *const *overrides, int n_overrides, const struct comm_group *g)
 {
     struct buf b = {0};

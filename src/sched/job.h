@@ -71,6 +71,9 @@ void job_close(struct job *j); /* NULL is fine */
 struct comm_group;
 int job_open_all(struct job **out, const char *path, const char *const *overrides, int n_overrides, const struct comm_group *g);
 
+/* Bytes of a model's weights in memory, over all ranks of a group, known before they are read. */
+double job_weight_bytes(const struct job_model *m);
+
 /* All options with types, defaults and ranges. */
 void job_help(FILE *f);
 

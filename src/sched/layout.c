@@ -71,7 +71,7 @@ static double rank_bytes(const struct work *w, const struct work_set *s, int T)
     double tokens = (double)(x.tokens + x.generate), layers = x.generate > 0 ? (double)m->layers : 1;
     double row = 8.0 * (double)m->hidden + (3.0 * (double)m->mlp + 4.0 * (double)(m->heads * m->dim)) / T;
     double kv = 2.0 * (double)(m->kv_heads * m->dim) * layers / T;
-    return (double)m->weight_bytes / T + 4 * tokens * (row + kv);
+    return job_weight_bytes(&w->job->model[s->model]) / T + 4 * tokens * (row + kv);
 }
 
 static int widest(const struct work *w, const struct work_set *s, int workers)

@@ -311,8 +311,8 @@ static int lead(struct run *r, FILE *out)
         .threads = r->threads};
     int64_t done = 0;
     int rc = deal_job(&d, &r->status, &r->result, &done);
-    /* Not one cell could run: the job is wrong, and says why. */
-    if (!rc && done == 0 && r->result.unable == r->work->n_cells)
+    /* Not one cell could run: the job is wrong, and says why. What does not fit into memory is a result. */
+    if (!rc && done == 0 && r->result.unable == r->work->n_cells && r->result.code != ERR_NOMEM)
         rc = err_set(r->result.code, "%s", r->result.why);
     if (!rc && r->result.full)
         rc = err_set(ERR_STOP, "%s: finished shards could not be written; make room, the same command goes on", r->store.folder);

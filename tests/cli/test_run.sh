@@ -104,6 +104,9 @@ bad "only a model that cannot run" 1 "model.safetensors" "models.[0].path=$dir/n
 run 2 "output=$dir/mem.h5" run.memory_gb=0.036
 ok "samples that do not fit are marked and the job completes (rc $rc)" is $rc 3
 ok "the table says so" says 'FAILED'
+run 2 "output=$dir/mem2.h5" run.memory_gb=0.02
+ok "weights that do not fit are not read (rc $rc)" is $rc 3
+ok "and the reason is said" says 'weights need 0.034 GB of each rank'
 
 # a signal
 run_signal() {
