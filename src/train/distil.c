@@ -340,7 +340,7 @@ static struct distil_unit unit_of(const struct distil *d, const struct slice *s,
     u.ldc = s->by * d->p.hidden;
     u.pool = l->pool + g * c->blocks * 3 * dim;
     u.mass = l->mass + (s->first * H + h0) * c->blocks;
-    u.peak = l->peak ? l->peak + (s->first * H + h0) * c->blocks : NULL;
+    u.peak = l->peak && d->o->target == 1 ? l->peak + (s->first * H + h0) * c->blocks : NULL;
     u.ldm = s->by * H * c->blocks;
     u.w = unit_gate(&d->p, layer, unit);
     u.g = unit_gate(&d->g, layer, unit);

@@ -1,0 +1,201 @@
+/* The training loop over ranks: the gradients of a step are those of one rank; interrupted and continued gives the same bits
+ * as at one go. Tolerance 1e-5 of a tensor's largest: sums over ranks are taken in another order. */
+#include <stdint.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "comm/comm.h"
+#include "io/file.h"
+#include "io/safetensors.h"
+#include "tests/t.h"
+#include "train/loop.h"
+
+enum { MOST = 16 };
+
+static struct comm_group *world;
+static char dir[64], text[80];
+
+/* Few tokens, four sequences a step. */
+static const char *const common[] = {"model=\"data/asterism-S\"", "objective.objective=\"distil\"", "objective.rows=24", "objective.local=16",
+                                     "objective.keep=64", "objective.budget=0.9", "objective.context=true", "data.length=160",
+                                     "train.batch=4", "train.micro_tokens=160", "train.warmup=1", "train.threads=1"};
+enum { COMMON = sizeof common / sizeof common[0] };
+
+struct job {
+    char files[128], output[128], steps[32];
+    const char *override[COMMON + 4];
+};
+
+static void job_of(struct job *j, const char *name, int steps)
+{
+    memcpy(j->override, common, sizeof common);
+    snprintf(j->files, sizeof j->files, "data.files=[\"%s\"]", text);
+    snprintf(j->output, sizeof j->output, "output=\"%s/%s\"", dir, name);
+    snprintf(j->steps, sizeof j->steps, "train.steps=%d", steps);
+    j->override[COMMON] = j->files;
+    j->override[COMMON + 1] = j->output;
+    j->override[COMMON + 2] = j->steps;
+    j->override[COMMON + 3] = "train.save_s=0";
+}
+
+static bool after(void *context)
+{
+    int *left = context;
+    return --*left <= 0;
+}
+
+/* Trains; stops after `stop` steps if that is > 0. */
+static struct loop_result train(const char *name, int steps, int stop, const struct comm_group *g)
+{
+    struct job j;
+    struct loop_result r = {0};
+    struct loop_opts o = {.overrides = j.override, .n_overrides = COMMON + 4};
+    job_of(&j, name, steps);
+    if (stop > 0) {
+        o.stop = after;
+        o.context = &stop;
+    }
+    if (loop_train(&o, g, &r))
+        T_FAIL("%s: %s", name, err_text());
+    err_clear();
+    return r;
+}
+
+static struct safetensors *open_file(const char *name, const char *file)
+{
+    char path[256];
+    struct safetensors *s = NULL;
+    snprintf(path, sizeof path, "%s/%s/%s", dir, name, file);
+    if (st_open(&s, path))
+        T_FAIL("%s", err_text());
+    return s;
+}
+
+/* The mean gradient that AdamW remembers, after one step: (1 - beta1) times the gradient. */
+static void compare_gradients(const struct safetensors *got, const struct safetensors *want)
+{
+    int seen = 0;
+    for (int64_t i = 0; want && got && i < st_count(want); i++) {
+        const struct st_tensor *w = st_at(want, i), *g = st_find(got, w->name);
+        double most = 0, worst = 0;
+        if (strncmp(w->name, "m.", 2))
+            continue;
+        T_CHECK(g && g->bytes == w->bytes);
+        for (size_t x = 0; g && x < w->bytes / sizeof(float); x++) {
+            float a, b;
+            memcpy(&a, (const char *)g->data + x * sizeof a, sizeof a);
+            memcpy(&b, (const char *)w->data + x * sizeof b, sizeof b);
+            double off = fabs((double)a - (double)b);
+            most = fmax(most, fabs((double)b));
+            worst = off >= 0 ? fmax(worst, off) : HUGE_VAL;
+        }
+        T_CHECK(most > 0);
+        if (!(worst <= 1e-5 * most))
+            T_FAIL("%s: off by %g of %g", w->name, worst, most);
+        seen++;
+    }
+    T_EQ(seen, 6 * 6); /* layers x (wq, wk, wc, dist, wr, br) */
+}
+
+static void gradients_do_not_depend_on_the_number_of_ranks(void)
+{
+    struct loop_result all = train("all", 1, 0, world), one = {0};
+    T_EQ(all.steps, 1);
+    if (t_rank == 0) {
+        one = train("one", 1, 0, NULL);
+        T_NEAR(all.loss, one.loss, 1e-6);
+        struct safetensors *a = open_file("all", "checkpoint-1-0.safetensors"), *b = open_file("one", "checkpoint-1-0.safetensors");
+        compare_gradients(a, b);
+        st_close(a);
+        st_close(b);
+    }
+    comm_barrier(world);
+}
+
+static void compare_bits(const char *file)
+{
+    struct safetensors *a = open_file("whole", file), *b = open_file("parts", file);
+    for (int64_t i = 0; a && b && i < st_count(a); i++) {
+        const struct st_tensor *x = st_at(a, i), *y = st_find(b, st_at(a, i)->name);
+        if (!strcmp(x->name, "curve")) /* has seconds in it */
+            continue;
+        if (!y || x->bytes != y->bytes || memcmp(x->data, y->data, x->bytes))
+            T_FAIL("%s: %s differs after an interruption", file, x->name);
+    }
+    st_close(a);
+    st_close(b);
+}
+
+static void an_interrupted_training_goes_on_to_the_same_bits(void)
+{
+    struct loop_result r = train("whole", 5, 0, world);
+    T_EQ(r.steps, 5);
+    r = train("parts", 5, 2, world);
+    T_CHECK(r.stopped && r.steps == 2);
+    r = train("parts", 5, 1, world);
+    T_CHECK(r.stopped && r.steps == 3);
+    r = train("parts", 5, 0, world);
+    T_CHECK(!r.stopped && r.steps == 5);
+    if (t_rank == 0) {
+        compare_bits("checkpoint-5-0.safetensors");
+        compare_bits("gates.safetensors");
+    }
+    r = train("parts", 5, 0, world); /* complete: nothing to do */
+    T_CHECK(!r.stopped && r.steps == 5);
+}
+
+static void other_options_do_not_go_on_from_a_checkpoint(void)
+{
+    struct job j;
+    struct loop_result r;
+    job_of(&j, "parts", 6);
+    struct loop_opts o = {.overrides = j.override, .n_overrides = COMMON + 4};
+    int rc = loop_train(&o, world, &r);
+    T_CHECK(rc == ERR_ARG);
+    if (!strstr(err_text(), "--fresh"))
+        T_FAIL("%s", err_text());
+    err_clear();
+    o.fresh = true;
+    T_EQ(loop_train(&o, world, &r), ERR_OK);
+    T_EQ(r.steps, 6);
+}
+
+static void make_text(void)
+{
+    FILE *f = fopen(text, "w");
+    for (int doc = 0; f && doc < 30; doc++) {
+        for (int i = 0; i < 40; i++)
+            fprintf(f, "Sentence %d of document %d tells of %d houses. ", i, doc, doc * i % 17);
+        fputs("<|endoftext|>", f);
+    }
+    if (f)
+        fclose(f);
+}
+
+int main(int argc, char **argv)
+{
+    t_start(&argc, &argv);
+    if (comm_start(&argc, &argv, &world))
+        return 1;
+    log_setup(t_rank, LOG_ERROR);
+    snprintf(dir, sizeof dir, "/tmp/asterism-train-XXXXXX");
+    if (t_rank == 0 && !mkdtemp(dir))
+        return 1;
+    comm_bcast(world, dir, sizeof dir, 0);
+    snprintf(text, sizeof text, "%s/text", dir);
+    if (t_rank == 0)
+        make_text();
+    comm_barrier(world);
+    T_RUN(gradients_do_not_depend_on_the_number_of_ranks);
+    T_RUN(an_interrupted_training_goes_on_to_the_same_bits);
+    T_RUN(other_options_do_not_go_on_from_a_checkpoint);
+    comm_barrier(world);
+    if (t_rank == 0) {
+        char command[128];
+        snprintf(command, sizeof command, "rm -rf '%s'", dir);
+        T_CHECK(system(command) == 0);
+    }
+    comm_free(world);
+    return t_done();
+}
