@@ -17,9 +17,18 @@ static struct comm_group *world;
 static char dir[64], text[80];
 
 /* Few tokens, four sequences a step. */
-static const char *const common[] = {"model=\"data/asterism-S\"", "objective.objective=\"distil\"", "objective.rows=24", "objective.local=16",
-                                     "objective.keep=64", "objective.budget=0.9", "objective.context=true", "data.length=160",
-                                     "train.batch=4", "train.micro_tokens=160", "train.warmup=1", "train.threads=1"};
+static const char *const common[] = {"model=\"data/asterism-S\"",
+                                     "objective.objective=\"distil\"",
+                                     "objective.rows=24",
+                                     "objective.local=16",
+                                     "objective.keep=64",
+                                     "objective.budget=0.9",
+                                     "objective.context=true",
+                                     "data.length=160",
+                                     "train.batch=4",
+                                     "train.micro_tokens=160",
+                                     "train.warmup=1",
+                                     "train.threads=1"};
 enum { COMMON = sizeof common / sizeof common[0] };
 
 struct job {
