@@ -30,7 +30,7 @@ double soft_topk(double *m, const double *s, int64_t n, double k, double T)
     if (k >= (double)n || k <= 0) {
         for (int64_t i = 0; i < n; i++)
             m[i] = k > 0;
-        return k > 0 ? -INFINITY : INFINITY;
+        return k > 0 ? -(double)INFINITY : (double)INFINITY;
     }
     /* all s equal to the least (largest) would put tau at the bracket's ends */
     double lo = s[0], hi = s[0], logit = log(k / (double)n) - log1p(-k / (double)n);

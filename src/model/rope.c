@@ -47,9 +47,9 @@ static int check_source(const struct json_doc *d)
 
 static int read_llama3(struct rope *out, const struct json_doc *d, const struct json *p)
 {
-    int rc = json_real(d, p, "low_freq_factor", NAN, 1e-6, 1e6, &out->low);
+    int rc = json_real(d, p, "low_freq_factor", (double)NAN, 1e-6, 1e6, &out->low);
     if (!rc)
-        rc = json_real(d, p, "high_freq_factor", NAN, 1e-6, 1e6, &out->high);
+        rc = json_real(d, p, "high_freq_factor", (double)NAN, 1e-6, 1e6, &out->high);
     if (rc)
         return rc;
     if (isnan(out->low) || isnan(out->high) || out->low >= out->high)
@@ -99,7 +99,7 @@ static int read_scaling(struct rope *out, const struct json_doc *d, const struct
         rc = kind_of(d, word, &out->kind);
     if (rc || out->kind == ROPE_DEFAULT)
         return rc;
-    rc = json_real(d, p, "factor", NAN, 1e-3, 1e6, &out->factor);
+    rc = json_real(d, p, "factor", (double)NAN, 1e-3, 1e6, &out->factor);
     if (rc)
         return rc;
     if (isnan(out->factor))

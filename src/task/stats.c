@@ -53,7 +53,7 @@ int stats_bootstrap(struct stats_result *out, const struct stats_plan *plan, sta
     int64_t *pick = malloc(((size_t)n + 1) * sizeof *pick);
     double *x = malloc(((size_t)plan->replicates + 1) * sizeof *x);
     int rc = pick && x ? ERR_OK : err_set(ERR_NOMEM, "out of memory for a bootstrap over %lld units", (long long)n);
-    *out = (struct stats_result){NAN, NAN, NAN, NAN, NAN};
+    *out = (struct stats_result){(double)NAN, (double)NAN, (double)NAN, (double)NAN, (double)NAN};
     if (rc)
         goto out;
     for (int64_t u = 0; u < n; u++)

@@ -107,13 +107,13 @@ tokenizer() # NAME SENTENCE JSON
     ok "$1: said" one_sentence "$2"
 }
 bpe='"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": '
-tokenizer "merges that name unknown tokens" '"c"' "{$bpe[[\"a\", \"c\"]]}}"
-tokenizer "merges whose product is unknown" 'ba' "{$bpe[[\"b\", \"a\"]]}}"
-tokenizer "merges that are no pairs" 'merge 0 is neither' "{$bpe[3]}}"
-tokenizer "an unknown pre-tokenizer, with the list" 'Sorcery.*ByteLevel' "{\"pre_tokenizer\": {\"type\": \"Sorcery\"}, $bpe[]}}"
-tokenizer "an unknown normalizer, with the list" 'Sorcery.*NFC' "{\"normalizer\": {\"type\": \"Sorcery\"}, $bpe[]}}"
-tokenizer "an unknown post-processor, with the list" 'Sorcery.*TemplateProcessing' "{\"post_processor\": {\"type\": \"Sorcery\"}, $bpe[]}}"
-tokenizer "an unknown decoder, with the list" 'Sorcery.*ByteLevel' "{\"decoder\": {\"type\": \"Sorcery\"}, $bpe[]}}"
+tokenizer "merges that name unknown tokens" '"c"' "{${bpe}[[\"a\", \"c\"]]}}"
+tokenizer "merges whose product is unknown" 'ba' "{${bpe}[[\"b\", \"a\"]]}}"
+tokenizer "merges that are no pairs" 'merge 0 is neither' "{${bpe}[3]}}"
+tokenizer "an unknown pre-tokenizer, with the list" 'Sorcery.*ByteLevel' "{\"pre_tokenizer\": {\"type\": \"Sorcery\"}, ${bpe}[]}}"
+tokenizer "an unknown normalizer, with the list" 'Sorcery.*NFC' "{\"normalizer\": {\"type\": \"Sorcery\"}, ${bpe}[]}}"
+tokenizer "an unknown post-processor, with the list" 'Sorcery.*TemplateProcessing' "{\"post_processor\": {\"type\": \"Sorcery\"}, ${bpe}[]}}"
+tokenizer "an unknown decoder, with the list" 'Sorcery.*ByteLevel' "{\"decoder\": {\"type\": \"Sorcery\"}, ${bpe}[]}}"
 tokenizer "a vocabulary that is a list" vocab '{"model": {"type": "BPE", "vocab": [1], "merges": []}}'
 tokenizer "no model" model '{}'
 echo "$passed passed, $failed failed"
