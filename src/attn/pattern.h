@@ -15,7 +15,8 @@
  *
  *     tokens | fixed columns of each panel | record 0 | record 1 ...    record = 16 keys and 16 values of every slot
  *
- * A pattern with stride has one slot a residue, one with periodic columns one. Rows of one tile come from one unit: the
+ * A pattern with stride has one slot a residue, one with periodic columns one. A method may keep bytes of its own before all
+ * that (own_bytes) and in each record (record_bytes). Rows of one tile come from one unit: the
  * query heads of a KV group whose pattern is the same. The strided part has tiles of its own (tokens of one residue) and
  * is merged through the log-sum-exp. What a row gets depends to the bit on its own keys alone. */
 #ifndef AST_ATTN_PATTERN_H
@@ -59,6 +60,8 @@ struct pattern_ops {
     int64_t (*pick_row)(const struct pattern_run *r, const struct pattern_unit *u, const float *q, int64_t t, int32_t *list,
                         void *work);
     size_t (*pick_work)(const void *opts, const struct attn_shape *s, int64_t max_tokens);
+    size_t (*own_bytes)(const void *opts, const struct attn_shape *s);    /* NULL: none */
+    size_t (*record_bytes)(const void *opts, const struct attn_shape *s); /* NULL: none; needs a strided variant */
 };
 
 enum { PATTERN_PANELS = 256 };
@@ -86,11 +89,13 @@ struct pattern_run {
     struct pattern_panel *panel;
     int64_t most; /* room in panel */
     int n_panels;
-    int64_t slots, fixed; /* of a record; blocks of given columns */
+    int64_t slots, extra, fixed; /* of a record: panels' slots, and as many as hold record_bytes; blocks of given columns */
+    size_t own;                  /* own_bytes, rounded up */
     struct pattern_unit *unit;
     int n_units;
     int32_t *head;    /* (H,) unit after unit */
-    float *out, *lse; /* (n, H, d), (n, H): row of token pos */
+    float *out, *lse; /* (.., H, d), (.., H): rows of the chunk from row0 on */
+    int64_t row0;
     unsigned char *lanes;
     size_t lane;
     struct pattern_size size;
@@ -122,6 +127,8 @@ struct pattern_view {
     struct kern_kv kv;
     int64_t step;
 };
+void *pattern_own(const struct pattern_run *r);                    /* own_bytes of the state */
+void *pattern_record(const struct pattern_run *r, int64_t record); /* record_bytes of a record */
 struct pattern_view pattern_view_of(const struct pattern_run *r, const struct pattern_panel *p, int64_t sub);
 int64_t pattern_at_view(const struct pattern_view *v, int64_t x);
 

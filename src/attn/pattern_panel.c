@@ -13,6 +13,16 @@ static int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static size_t block_bytes(enum kern_dtype t, int64_t dim)
+{
+    return kern_kv_bytes(t, dim, KERN_KB);
+}
+
+static size_t pair_bytes(const struct pattern_run *r) /* a block of keys and one of values */
+{
+    return 2 * block_bytes(r->c->kv ? r->c->kv[0].dtype : KERN_F32, r->c->shape->dim);
+}
+
 static bool same_keys(const struct pattern *a, const struct pattern *b)
 {
     return a->stride == b->stride && a->period == b->period && a->from == b->from && a->to == b->to && a->n_col == b->n_col &&
@@ -54,27 +64,32 @@ void pattern_list_panels(struct pattern_run *r)
             r->ops->of(r->c->opts, s, s->head0 + h, v, &p);
             pattern_panels_of(r, &p, h / group, panel);
         }
+    r->own = r->ops->own_bytes ? arena_bytes((int64_t)r->ops->own_bytes(r->c->opts, s), 1) : 0;
+    if (r->ops->record_bytes)
+        r->extra = (int64_t)((r->ops->record_bytes(r->c->opts, s) + pair_bytes(r) - 1) / pair_bytes(r));
 }
 
-static size_t block_bytes(enum kern_dtype t, int64_t dim)
+void *pattern_own(const struct pattern_run *r)
 {
-    return kern_kv_bytes(t, dim, KERN_KB);
+    return (unsigned char *)r->c->state + ARENA_ALIGN;
+}
+
+static unsigned char *pair_at(const struct pattern_run *r, int64_t i)
+{
+    return (unsigned char *)r->c->state + ARENA_ALIGN + r->own + (size_t)i * pair_bytes(r);
+}
+
+void *pattern_record(const struct pattern_run *r, int64_t record)
+{
+    return pair_at(r, r->fixed + record * (r->slots + r->extra) + r->slots);
 }
 
 struct pattern_view pattern_view_of(const struct pattern_run *r, const struct pattern_panel *p, int64_t sub)
 {
-    const struct kern_kv *like = &r->c->kv[0];
-    size_t each = 2 * block_bytes(like->dtype, like->dim);
-    unsigned char *at = (unsigned char *)r->c->state + ARENA_ALIGN;
-    struct pattern_view v = {.kv = *like, .step = 2};
-    if (p->slots > 0) {
-        at += (size_t)(r->fixed + p->slot + sub) * each;
-        v.step = 2 * r->slots;
-    } else {
-        at += (size_t)p->fixed * each;
-    }
+    struct pattern_view v = {.kv = r->c->kv[0], .step = p->slots > 0 ? 2 * (r->slots + r->extra) : 2};
+    unsigned char *at = pair_at(r, p->slots > 0 ? r->fixed + p->slot + sub : p->fixed);
     v.kv.k = at;
-    v.kv.v = at + each / 2;
+    v.kv.v = at + pair_bytes(r) / 2;
     v.kv.n = INT64_MAX;
     return v;
 }
@@ -150,5 +165,5 @@ size_t pattern_state_bytes(const struct pattern_ops *ops, const void *opts, cons
                                        : 0;
         records = max64(records, (keys + KERN_KB - 1) / KERN_KB);
     }
-    return r.n_panels ? ARENA_ALIGN + (size_t)(r.fixed + records * r.slots) * 2 * block_bytes(KERN_F32, s->dim) : 0;
+    return r.n_panels ? ARENA_ALIGN + r.own + (size_t)(r.fixed + records * (r.slots + r.extra)) * pair_bytes(&r) : 0;
 }

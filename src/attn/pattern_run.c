@@ -321,7 +321,7 @@ static void one_tile(struct tile *t)
     c->kern->tile_end(&t->k, t->w->lse);
     t->w->items++;
     for (int64_t row = 0; row < t->k.rows; row++) {
-        int64_t to = (t->first + row / t->heads - c->pos) * H + t->u->head[t->h0 + row % t->heads];
+        int64_t to = (t->first + row / t->heads - c->pos - t->r->row0) * H + t->u->head[t->h0 + row % t->heads];
         memcpy(t->r->out + to * d, t->w->o + row * d, (size_t)d * sizeof(float));
         if (t->r->lse)
             t->r->lse[to] = t->w->lse[row];
@@ -360,7 +360,7 @@ static void strided_tile(struct tile *t)
     c->kern->tile_end(&t->k, t->w->lse);
     t->w->items++;
     for (int64_t row = 0; row < t->k.rows; row++) {
-        int64_t to = (t->first + row / t->heads * t->step - c->pos) * H + t->u->head[t->h0 + row % t->heads];
+        int64_t to = (t->first + row / t->heads * t->step - c->pos - t->r->row0) * H + t->u->head[t->h0 + row % t->heads];
         merge(t->r->out + to * d, t->r->lse + to, t->w->o + row * d, t->w->lse[row], d);
     }
 }
