@@ -166,6 +166,30 @@ static void a_window_is_trained_as_it_runs(void)
     lm()->close(self);
 }
 
+static void the_same_threads_give_the_same_bits(void)
+{
+    struct sparse_opts o = ast_opts();
+    o.budget = SELECT_LEARNED, o.keep = 0;
+    void *self = open_lm("all", &attn_ast, &o);
+    struct train_params *p = self ? lm()->params(self) : NULL;
+    int64_t total = p ? train_params_total(p) : 0;
+    float *once = ARENA_NEW(&step, total, float), *to = once;
+    size_t mark = arena_mark(&step);
+    for (int round = 0; p && round < 3; round++) {
+        train_params_zero_grad(p);
+        struct train_sums sums = {0};
+        T_EQ(lm()->step(self, &batch, &(struct train_at){.temperature = 0.5}, &sums, &step), ERR_OK);
+        to = once;
+        for (int64_t i = 0; i < p->n; to += p->at[i++].n) {
+            if (round)
+                T_CHECK(memcmp(to, p->at[i].g, (size_t)p->at[i].n * sizeof *to) == 0);
+            memcpy(to, p->at[i].g, (size_t)p->at[i].n * sizeof *to);
+        }
+        arena_release(&step, mark);
+    }
+    lm()->close(self);
+}
+
 /* Options as a job gives them, beside the defaults. */
 static void check_pattern(const char *name, const char *const *over, int n)
 {
@@ -210,6 +234,7 @@ int main(int argc, char **argv)
     T_RUN(saved_weights_give_the_trained_loss);
     T_RUN(a_window_is_trained_as_it_runs);
     T_RUN(fixed_patterns_are_trained_as_they_run);
+    T_RUN(the_same_threads_give_the_same_bits);
     arena_close(&step);
     char command[FILE_PATH + 16];
     snprintf(command, sizeof command, "rm -rf %s", folder);
