@@ -19,7 +19,7 @@ T
 ok() { local name=$1; shift; if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "not ok - $name"; tail -n 6 "$dir/log" | sed 's/^/#   /'; fi; }
 run() { # run RANKS OUTPUT OPTIONS...
     local np=$1 out=$2; shift 2
-    timeout 100 mpirun --oversubscribe -np "$np" "$ASTERISM" run "$dir/job.cfg" "output=$dir/$out.h5" --quiet "$@" >"$dir/log" 2>&1 </dev/null
+    timeout 150 mpirun --oversubscribe -np "$np" "$ASTERISM" run "$dir/job.cfg" "output=$dir/$out.h5" --quiet "$@" >"$dir/log" 2>&1 </dev/null
 }
 same() { h5diff --exclude-path /timing --exclude-path /environment "$@" >"$dir/log" 2>&1; }
 columns() { h5ls -r "$dir/1.h5" | sed -n "s|^\(/samples/$1/[^ ]*\) .*|\1|p"; }

@@ -19,7 +19,7 @@ ok() { # ok NAME CONDITION...
 run() { # run RANKS ARGUMENTS...: exit code in rc
     local np=$1; shift
     if [ "$np" = 0 ]; then "$ASTERISM" run "$dir/job.cfg" "$@" >"$dir/log" 2>&1 </dev/null
-    else timeout 60 mpirun --oversubscribe -np "$np" "$ASTERISM" run "$dir/job.cfg" "$@" >"$dir/log" 2>&1 </dev/null; fi
+    else timeout 150 mpirun --oversubscribe -np "$np" "$ASTERISM" run "$dir/job.cfg" "$@" >"$dir/log" 2>&1 </dev/null; fi
     rc=$?
 }
 says() { grep -q -- "$1" "$dir/log"; }
@@ -90,7 +90,7 @@ mkdir -p "$dir/nan" && cp data/asterism-S/* "$dir/nan/" && chmod u+w "$dir"/nan/
 printf '\377\177' | dd of="$dir/nan/model.safetensors" bs=1 seek=$(($(stat -c %s "$dir/nan/model.safetensors") - 2)) conv=notrunc 2>/dev/null
 sed "s|^models.*|models = ( { path = \"$dir/nan\"; }, { path = \"data/asterism-S\"; } );|" "$dir/job.cfg" >"$dir/two.cfg"
 for np in 1 3; do
-    timeout 60 mpirun --oversubscribe -np $np "$ASTERISM" run "$dir/two.cfg" "output=$dir/two$np.h5" >"$dir/log" 2>&1 </dev/null; rc=$?
+    timeout 150 mpirun --oversubscribe -np $np "$ASTERISM" run "$dir/two.cfg" "output=$dir/two$np.h5" >"$dir/log" 2>&1 </dev/null; rc=$?
     ok "np $np: a model that cannot run leaves exit code 3 (is $rc)" is $rc 3
     ok "np $np: its reason is said" says 'nan, dense, english, length 24 cannot run.*not finite\|nan, dense, english, length 24 cannot run.*NaN'
     ok "np $np: its samples are marked" is "$(grep -c '9 of 9 samples FAILED' "$dir/log")" 2
@@ -112,7 +112,7 @@ ok "and the reason is said" says 'weights need 0.034 GB of each rank'
 run_signal() {
     mpirun --oversubscribe -np 3 "$ASTERISM" run "$dir/job.cfg" "output=$dir/sig.h5" "tasks.[0].lengths=[256]" run.batch_tokens=256 >"$dir/log" 2>&1 </dev/null &
     local mpi=$!
-    for _ in $(seq 100); do ls "$dir"/sig.h5.shards/*.shard >/dev/null 2>&1 && break; sleep 0.05; done
+    for _ in $(seq 1000); do ls "$dir"/sig.h5.shards/*.shard >/dev/null 2>&1 && break; sleep 0.05; done
     kill -USR1 $mpi
     wait $mpi; rc=$?
 }
@@ -131,10 +131,10 @@ ok "the deadline is named" says 'Slurm job'
 # a frozen rank: its shards go elsewhere, the launcher ends what is left
 AST_LOCAL=1 slurm/launch.sh -np 3 "$ASTERISM" run "$dir/job.cfg" "output=$dir/ice.h5" run.dead_s=1 >"$dir/log" 2>&1 "tasks.[0].lengths=[256]" run.batch_tokens=256 &
 launch=$!
-for _ in $(seq 200); do ls "$dir"/ice.h5.shards/*.shard >/dev/null 2>&1 && break; sleep 0.02; done
+for _ in $(seq 2000); do ls "$dir"/ice.h5.shards/*.shard >/dev/null 2>&1 && break; sleep 0.02; done
 frozen=$(pgrep -P "$(pgrep -P $launch mpirun)" | sort -n | tail -n 1)
 kill -STOP "$frozen"
-for _ in $(seq 200); do grep -q '^results:' "$dir/log" && break; sleep 0.1; done
+for _ in $(seq 600); do grep -q '^results:' "$dir/log" && break; sleep 0.1; done
 ok "a frozen rank is noticed" says 'no sign of life'
 ok "and the job completes without it" says 'complete in'
 kill -CONT "$frozen"

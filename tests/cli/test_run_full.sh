@@ -16,7 +16,7 @@ tasks = ( { task = "wikitext"; name = "english"; data = "data/samples/english.tx
 run = { threads = 1; batch_tokens = 96; shard_s = 0.01; beat_s = 0.2; dead_s = 20.0; };
 T
 ok() { local name=$1; shift; if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "not ok - $name"; tail -n 8 "$dir/log" | sed 's/^/#   /'; fi; }
-run() { timeout 60 mpirun --oversubscribe -np "$1" "$ASTERISM" run "$dir/job.cfg" "output=$2" >"$dir/log" 2>&1 </dev/null; rc=$?; }
+run() { timeout 150 mpirun --oversubscribe -np "$1" "$ASTERISM" run "$dir/job.cfg" "output=$2" >"$dir/log" 2>&1 </dev/null; rc=$?; }
 same() { h5diff --exclude-path /timing --exclude-path /environment "$dir/good.h5" "$disk/o.h5" >"$dir/log" 2>&1; }
 run 1 "$dir/good.h5"
 ok "with room (exit code $rc)" [ $rc = 0 ]

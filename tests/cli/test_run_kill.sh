@@ -17,9 +17,9 @@ start() { mpirun --enable-recovery --oversubscribe -np 4 "$program" "$dir/shards
 # pids of the ranks in rank order: mpirun's children
 ranks() { pgrep -P $mpi | sort -n; }
 # Some time after the first shard is there: a rank that dies in MPI_Init takes the start with it.
-nap() { for _ in $(seq 200); do ls "$dir"/shards/*.shard >/dev/null 2>&1 && break; sleep 0.02; done; sleep "0.$((RANDOM % 6))$((RANDOM % 10))"; }
-finish() { timeout 40 tail -s 0.1 --pid=$mpi -f /dev/null || { kill -KILL $mpi; return 1; }; wait $mpi; }
-finish75() { timeout 40 tail -s 0.1 --pid=$mpi -f /dev/null || { kill -KILL $mpi; return 1; }; wait $mpi; return 0; }
+nap() { for _ in $(seq 1500); do ls "$dir"/shards/*.shard >/dev/null 2>&1 && break; sleep 0.02; done; sleep "0.$((RANDOM % 6))$((RANDOM % 10))"; }
+finish() { timeout 120 tail -s 0.1 --pid=$mpi -f /dev/null || { kill -KILL $mpi; return 1; }; wait $mpi; }
+finish75() { timeout 120 tail -s 0.1 --pid=$mpi -f /dev/null || { kill -KILL $mpi; return 1; }; wait $mpi; return 0; }
 field() { grep '^found' "$dir/out" | sed -E "s/.*\b$1 ([0-9]+).*/\1/"; }
 
 for ((i = 0; i < workers; i++)); do
@@ -46,7 +46,7 @@ done
 mkfifo "$dir/job"
 for ((i = 0; i < 2; i++)); do
     AST_DEAD_S=1 mpirun --enable-recovery --oversubscribe -np 3 "$ASTERISM" run "$dir/job" "output=$dir/start.h5" >"$dir/out" 2>&1 </dev/null & mpi=$!
-    for _ in $(seq 100); do [ "$(pgrep -c -P $mpi -x asterism)" = 3 ] && break; sleep 0.05; done
+    for _ in $(seq 600); do [ "$(pgrep -c -P $mpi -x asterism)" = 3 ] && break; sleep 0.05; done
     sleep 1 # past MPI_Init, whose own collectives nobody guards
     kill -KILL "$(pgrep -P $mpi -x asterism | sort -n | sed -n "$((i * 2 + 1))p")"
     ok "the others end when rank $((i * 2)) dies during the start" finish75

@@ -4,7 +4,7 @@ passed=0 failed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 ok() { local name=$1; shift; if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "not ok - $name"; tail -n 5 "$log" | sed 's/^/#   /'; fi; }
-run() { local np=$1; shift; timeout 60 mpirun --oversubscribe -np "$np" "$ASTERISM" speed "$@" >"$log" 2>&1 </dev/null; rc=$?; }
+run() { local np=$1; shift; timeout 150 mpirun --oversubscribe -np "$np" "$ASTERISM" speed "$@" >"$log" 2>&1 </dev/null; rc=$?; }
 share() { awk -v p="$1" '$1 == p && $2 == n { print ($7 > 0) }' n="$2" "$log"; }
 
 run 1 -m data/asterism-S --tokens 40 --new 3 --runs 1
