@@ -32,29 +32,38 @@ double kern_peak_flops(const struct kern_table *k, enum kern_dtype t, double sec
     return rate;
 }
 
+/* Memory is shared: a round begins and ends for all threads together, so that one does not count what the other's pause has
+ * left it. */
 double kern_peak_bandwidth(const struct kern_table *k, const float *at, size_t bytes, double seconds)
 {
-    enum { CHUNK = 4096, ROUND = 1 << 21 }; /* floats of each of two streams; bytes between looks at the clock */
-    double rate = 0;
-#pragma omp parallel reduction(+ : rate)
+    enum { CHUNK = 4096, ROUND = 1 << 23 }; /* floats of each of two streams; a thread's bytes of a round, at least */
+    double rate = 0, start = 0, begin = now();
+    bool more = true;
+#pragma omp parallel
     {
         int64_t all = (int64_t)(bytes / sizeof(float)) / omp_get_num_threads() / 32 * 32, half = all / 2;
-        int64_t passes = all > 0 ? ROUND / (all * (int64_t)sizeof(float)) + 1 : 1;
+        int64_t part = half < ROUND / 8 ? half : ROUND / 8, from = 0; /* of each stream in one pass */
+        int64_t passes = part > 0 ? ROUND / 8 / part : 1;
         const float *mine = at + all * omp_get_thread_num();
         volatile float seen = 0;
-        double best = 0;
+        while (more) {
 #pragma omp barrier
-        double begin = now(), start = begin, stop;
-        do {
-            for (int64_t p = 0; p < passes; p++)
-                for (int64_t i = 0; i < half; i += CHUNK)
-                    seen = seen + k->dot(mine + i, mine + half + i, half - i < CHUNK ? half - i : CHUNK);
-            stop = now();
-            double one = (double)(passes * 2 * half) * sizeof(float) / (stop - start);
-            best = one > best ? one : best;
-            start = stop;
-        } while (stop - begin < seconds);
-        rate += best;
+#pragma omp master
+            start = now();
+            for (int64_t p = 0; p < passes; p++) {
+                for (int64_t i = 0; i < part; i += CHUNK)
+                    seen = seen + k->dot(mine + from + i, mine + half + from + i, part - i < CHUNK ? part - i : CHUNK);
+                from = from + 2 * part <= half ? from + part : 0;
+            }
+#pragma omp barrier
+#pragma omp master
+            {
+                double stop = now(), one = (double)(passes * 2 * part) * sizeof(float) * omp_get_num_threads() / (stop - start);
+                rate = one > rate ? one : rate;
+                more = stop - begin < seconds;
+            }
+#pragma omp barrier
+        }
     }
     return rate;
 }

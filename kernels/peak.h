@@ -9,7 +9,8 @@
  * has none) in registers, all OpenMP threads together, measured for about so many seconds. One core's: kern_threads(1). */
 double kern_peak_flops(const struct kern_table *k, enum kern_dtype t, double seconds);
 
-/* Bytes a second read from `bytes` bytes at `at` over and over, all OpenMP threads together, each in its own part.
+/* Bytes a second read from `bytes` bytes at `at` over and over, all OpenMP threads together, each in its own part: the best
+ * round of all threads at once.
  * at: 64-byte aligned, filled with numbers by the caller (untouched pages are all one page). */
 double kern_peak_bandwidth(const struct kern_table *k, const float *at, size_t bytes, double seconds);
 

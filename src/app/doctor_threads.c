@@ -34,6 +34,21 @@ static void cores(struct doctor *d)
         doctor_ok(d, "cores", "%d; default threads of a rank: cores / ranks on the machine", mine);
 }
 
+/* Weights lie in the memory of the threads that touched them first; that helps only threads that stay where they are. */
+static void memory_nodes(struct doctor *d)
+{
+    char path[64];
+    int n = 0;
+    do
+        snprintf(path, sizeof path, "/sys/devices/system/node/node%d", n);
+    while (access(path, F_OK) == 0 && ++n < 1024);
+    if (n > 1)
+        doctor_ok(d, "NUMA",
+                  "%d memory nodes: a rank bound to each reads its own memory: mpirun --map-by numa --bind-to numa, under "
+                  "Slurm --cpu-bind=ldoms; OMP_PROC_BIND=true keeps a rank's threads where their weights are",
+                  n);
+}
+
 static void load(struct doctor *d)
 {
     double l[1] = {0};
@@ -94,6 +109,7 @@ static void openmp(struct doctor *d)
 void doctor_threads(struct doctor *d)
 {
     cores(d);
+    memory_nodes(d);
     load(d);
     openmp(d);
 }

@@ -1,4 +1,7 @@
 /* asterism: a table of sub-commands. */
+#define _GNU_SOURCE /* affinity */
+#include <omp.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -31,6 +34,24 @@ static void help(FILE *f)
     fprintf(f, "\n  --version  revision and compiler\n\nFirst steps: asterism doctor; mpirun -np 3 asterism run jobs/demo.cfg\n");
 }
 
+/* With OMP_PROC_BIND or OMP_PLACES libgomp has bound this thread to one place by now, and the program that takes ours over
+ * would see that place alone: give back the others. */
+static void release_cores(void)
+{
+    cpu_set_t all;
+    CPU_ZERO(&all);
+    for (int p = 0; p < omp_get_num_places(); p++) {
+        int n = omp_get_place_num_procs(p), *id = calloc((size_t)n + 1, sizeof *id);
+        if (id)
+            omp_get_place_proc_ids(p, id);
+        for (int i = 0; id && i < n; i++)
+            CPU_SET((size_t)id[i], &all);
+        free(id);
+    }
+    if (CPU_COUNT(&all) > 0)
+        sched_setaffinity(0, sizeof all, &all);
+}
+
 /* OpenMP's idle threads spin for milliseconds unless told otherwise before the program starts, and ranks that share cores
  * then run at a fraction of their speed; or they sleep at once, and each of a layer's parallel steps pays 30 microseconds
  * to wake them. A short spin, then sleep, is right for both. So we start once more, with the environment that libgomp
@@ -43,6 +64,7 @@ static void polite_threads(char **argv)
         return;
     if (setenv("OMP_WAIT_POLICY", "passive", 0) || setenv("GOMP_SPINCOUNT", "1000", 0))
         return;
+    release_cores();
     execv("/proc/self/exe", argv); /* where there is no /proc: as it is */
 }
 
@@ -76,7 +98,7 @@ int main(int argc, char **argv)
         return commands[i]->run(argc - 1, argv + 1);
     }
     near = cfg_nearest(argv[1], names, N_COMMANDS);
-    fprintf(stderr, "asterism: there is no command '%s'%s%s%s; asterism --help lists them\n", argv[1], near ? ", did you mean '" : "",
-            near ? near : "", near ? "'" : "");
+    fprintf(stderr, "asterism: there is no command '%s'%s%s%s; asterism --help lists them\n", argv[1],
+            near ? ", did you mean '" : "", near ? near : "", near ? "'" : "");
     return APP_USAGE;
 }

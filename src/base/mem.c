@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "base/mem.h"
 
+#include <omp.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -112,8 +113,11 @@ size_t mem_available(void)
 int mem_cores(void)
 {
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-        return CPU_COUNT(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) {
+        /* with OMP_PROC_BIND this thread is bound to one core already, and OpenMP remembers what there was */
+        int before = omp_get_num_procs();
+        return CPU_COUNT(&set) > before ? CPU_COUNT(&set) : before;
+    }
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n > 0 ? (int)n : 1;
 }
