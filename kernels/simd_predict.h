@@ -75,22 +75,24 @@ INL void some_scores(const int mr, const int nb, const struct kern_scores *c, in
         vstore(c->s + (r0 + r) * c->ld + g * KERN_KB + i * W, vmul(acc[r][i], vset1(c->scale)));
 }
 
-INL void score_rows(const int mr, const struct kern_scores *c, int64_t r)
+INL void score_rows(const int mr, const struct kern_scores *c, int64_t r, int64_t g, int64_t end)
 {
-    int64_t g = 0;
-    for (; g + PRED_VECS / PRED_VB <= c->groups; g += PRED_VECS / PRED_VB)
+    for (; g + PRED_VECS / PRED_VB <= end; g += PRED_VECS / PRED_VB)
         some_scores(mr, PRED_VECS / PRED_VB, c, r, g);
-    for (; g < c->groups; g++)
+    for (; g < end; g++)
         some_scores(mr, 1, c, r, g);
 }
 
+/* A few groups at a time for all rows: they stay in the first cache, however many there are. */
 static void block_scores(const struct kern_scores *c)
 {
-    int64_t r = 0;
-    for (; r + PRED_ROWS <= c->rows; r += PRED_ROWS)
-        score_rows(PRED_ROWS, c, r);
-    for (; r < c->rows; r++)
-        score_rows(1, c, r);
+    for (int64_t g = 0; g < c->groups; g += PRED_VECS) {
+        int64_t end = g + PRED_VECS < c->groups ? g + PRED_VECS : c->groups, r = 0;
+        for (; r + PRED_ROWS <= c->rows; r += PRED_ROWS)
+            score_rows(PRED_ROWS, c, r, g, end);
+        for (; r < c->rows; r++)
+            score_rows(1, c, r, g, end);
+    }
 }
 
 /* ---- the k largest: bisection for a limit that k numbers reach, each step one pass of compares ---- */
@@ -173,9 +175,74 @@ static struct limit limit_of(const float *s, int64_t n, int64_t k)
     return (struct limit){float_of(lo), above, false};
 }
 
+/* Appends those taken of n numbers: at[i] (NULL: i itself) goes to idx. All that reach the limit, of equal ones the first. */
+static void take_from(const float *s, const float *at, int64_t n, const struct limit *t, int64_t k, int32_t *idx)
+{
+    int64_t found = 0, ties = t->exact ? n : k - t->above;
+    for (int64_t i = 0; i < n && found < k; i += W) {
+        int64_t m = n - i < W ? n - i : W;
+        unsigned take;
+        if (t->value == -INFINITY)
+            take = (unsigned)((1u << m) - 1); /* NaN and -INFINITY tie */
+        else
+            take = (unsigned)vge_mask(m < W ? vkeep(vload_n(s + i, m), 0, m) : vload(s + i), vset1(t->value));
+        for (; take && found < k; take &= take - 1) {
+            int64_t x = i + __builtin_ctz(take);
+            bool tie = !(s[x] > t->value);
+            if (tie && ties <= 0)
+                continue;
+            ties -= tie;
+            if (at)
+                memcpy(&idx[found++], &at[x], sizeof *idx);
+            else
+                idx[found++] = (int32_t)x;
+        }
+    }
+}
+
+/* Maxima of disjoint sets of `each` numbers, W sets side by side; returns how many. */
+static int64_t set_maxima(const float *s, int64_t n, int64_t each, float *out)
+{
+    int64_t m = 0;
+    for (int64_t i = 0; i < n; i += each * W, m += W) {
+        vf top = vset1(-INFINITY);
+        for (int64_t j = i; j < n && j < i + each * W; j += W)
+            top = vmax(n - j < W ? vkeep(vload_n(s + j, n - j), 0, n - j) : vload(s + j), top); /* a NaN is passed over */
+        vstore(out + m, top);
+    }
+    return m;
+}
+
+/* The k-th largest of the sets' maxima is reached by at least k numbers, and by few more where there are many sets: the
+ * choice is among these. work as in topk; false: no gain, nothing done. */
+static bool topk_of_few(const float *s, int64_t n, int64_t k, int32_t *idx, float *work)
+{
+    int64_t each = 16, cap = n / 2, few = 0;
+    while (each > 1 && n / each < 4 * k)
+        each /= 2;
+    if (each == 1 || n < 16 * W)
+        return false;
+    int64_t m = set_maxima(s, n, each, work);
+    float least = limit_of(work, m, k).value;
+    if (least == -INFINITY)
+        return false;
+    for (int64_t i = 0; i < n; i += W) {
+        unsigned in = (unsigned)vge_mask(n - i < W ? vkeep(vload_n(s + i, n - i), 0, n - i) : vload(s + i), vset1(least));
+        if (few + W > cap)
+            return false;
+        for (; in; in &= in - 1, few++) {
+            int32_t x = (int32_t)(i + __builtin_ctz(in));
+            work[few] = s[x];
+            memcpy(&work[cap + few], &x, sizeof x);
+        }
+    }
+    struct limit t = few > k ? limit_of(work, few, k) : (struct limit){least, few, true};
+    take_from(work, work + cap, few, &t, k, idx);
+    return true;
+}
+
 static int64_t topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *work)
 {
-    (void)work;
     if (k <= 0 || n <= 0)
         return 0;
     if (k >= n) {
@@ -183,24 +250,10 @@ static int64_t topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *w
             idx[i] = (int32_t)i;
         return n;
     }
+    if (topk_of_few(s, n, k, idx, work))
+        return k;
     struct limit t = limit_of(s, n, k);
-    int64_t found = 0, ties = t.exact ? n : k - t.above;
-    for (int64_t i = 0; i < n && found < k; i += W) {
-        int64_t m = n - i < W ? n - i : W;
-        unsigned take;
-        if (t.value == -INFINITY)
-            take = (unsigned)((1u << m) - 1); /* NaN and -INFINITY tie */
-        else
-            take = (unsigned)vge_mask(m < W ? vkeep(vload_n(s + i, m), 0, m) : vload(s + i), vset1(t.value));
-        for (; take && found < k; take &= take - 1) {
-            int64_t at = i + __builtin_ctz(take);
-            bool tie = !(s[at] > t.value);
-            if (tie && ties <= 0)
-                continue;
-            ties -= tie;
-            idx[found++] = (int32_t)at;
-        }
-    }
+    take_from(s, NULL, n, &t, k, idx);
     return k;
 }
 

@@ -16,7 +16,7 @@
 #include "kernels/tile.h"
 
 enum { VB = KERN_KB / W, QK_ROWS = W == 16 ? 8 : 6, PV_ROWS = W == 16 ? 4 : 6, PV_VECS = W == 16 ? 4 : 2 };
-enum { FEW = 8 }; /* rows of a tile that is decoded */
+enum { FEW = 8, AHEAD = 4 }; /* rows of a tile that is decoded; blocks between one that is used and one that is asked for */
 #define UNROLL _Pragma("GCC unroll 32")
 
 /* A run of blocks that the same rows see; columns at .. at + n in the line of row[i] start at slot[i] blocks. */
@@ -35,6 +35,8 @@ struct engine {
     float *s, *lanes;
     struct run run[TILE_PANEL];
     int n_runs, longest;
+    const int32_t *ahead;        /* blocks that come, NULL: unknown */
+    int64_t n_ahead, next[2];    /* how many; the next to fetch of keys, of values */
     uint64_t mask;               /* of the last run */
     uint8_t used[KERN_MAX_ROWS]; /* blocks in each row's line */
 };
@@ -317,17 +319,32 @@ static void values_of_run(const struct engine *e, const struct run *u)
 
 /* ---- the sequence of blocks ---- */
 
+/* Asks for the keys (0) or values (1) of as many blocks ahead as a run takes: scattered blocks come from far, and a tile's
+ * list is known before. */
+static void fetch_ahead(struct engine *e, int what, int64_t blocks)
+{
+    size_t each = (size_t)(e->steps * KERN_KB) * sizeof(float); /* values of an odd d in bf16 take no more */
+    for (int64_t i = 0; i < blocks && e->next[what] < e->n_ahead; i++) {
+        const char *p = (const char *)(what ? e->kv->v : e->kv->k) + (size_t)e->ahead[e->next[what]++] * each;
+        for (size_t at = 0; at < each; at += 64)
+            __builtin_prefetch(p + at, 0, 2);
+    }
+}
+
 static void flush(struct engine *e)
 {
     for (int i = 0; i < e->n_runs; i++) {
+        fetch_ahead(e, 0, e->run[i].n);
         scores_of_run(e, &e->run[i]);
         mask_edges(e, &e->run[i]);
     }
     for (int64_t r = 0; r < e->t->rows; r++)
         if (e->used[r])
             exp_line(e, r);
-    for (int i = 0; i < e->n_runs; i++)
+    for (int i = 0; i < e->n_runs; i++) {
+        fetch_ahead(e, 1, e->run[i].n);
         values_of_run(e, &e->run[i]);
+    }
     memset(e->used, 0, sizeof e->used);
     e->n_runs = e->longest = 0;
     e->mask = 0;
@@ -402,6 +419,8 @@ static void start(struct engine *e, const struct kern_tile *t, const struct kern
     e->lanes = tile_lanes(t);
     e->q = t->q;
     e->n_runs = e->longest = 0;
+    e->ahead = NULL;
+    e->n_ahead = e->next[0] = e->next[1] = 0;
     e->mask = 0;
     memset(e->used, 0, sizeof e->used);
     e->min_end = kv->n;
@@ -464,8 +483,13 @@ static void tile_blocks(const struct kern_tile *t, const struct kern_kv *kv, con
     struct engine e;
     uint64_t all = all_rows(t->rows);
     start(&e, t, kv);
-    for (int64_t i = 0; i < n; i++)
+    e.ahead = block;
+    e.n_ahead = t->rows > FEW ? n : 0; /* the few have their own way, see fetch */
+    for (int64_t i = 0; i < n; i++) {
+        for (int what = 0; what < 2; what++)
+            e.next[what] = e.next[what] > i + AHEAD ? e.next[what] : i + AHEAD;
         push(&e, block[i], mask ? mask[i] & all : all);
+    }
     finish(&e);
 }
 
