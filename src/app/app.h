@@ -5,9 +5,9 @@
 #include <stdio.h>
 
 struct app_command {
-    const char *name, *brief; /* one line in --help */
-    const char *usage;        /* the whole text of `asterism NAME --help` */
-    void (*more)(FILE *f);    /* printed after usage: option tables; NULL: nothing */
+    const char *name, *brief;          /* one line in --help */
+    const char *usage;                 /* the whole text of `asterism NAME --help` */
+    void (*more)(FILE *f);             /* printed after usage: option tables; NULL: nothing */
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit code */
 };
 

@@ -40,7 +40,7 @@ struct bench_opts {
     bool dtype[2];            /* enum kern_dtype: which ones */
     const char *const *model; /* folders */
     int n_models;
-    const char *match;        /* only rows whose name holds it; NULL: all */
+    const char *match;                         /* only rows whose name holds it; NULL: all */
     const char *peer, *peer_match, *peer_what; /* NULL: none; see bench_peer */
 };
 
