@@ -2,7 +2,9 @@
 #include "kernels/blas.h"
 
 #include <cblas.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
 void blas_gemm(const struct blas_gemm *g)
 {
@@ -28,4 +30,15 @@ const char *blas_info(void)
     snprintf(text, sizeof text, "OpenBLAS %s %s %s, %d threads", version, model[parallel >= 0 && parallel < 3 ? parallel : 0],
              openblas_get_corename(), openblas_get_num_threads());
     return text;
+}
+
+bool blas_is_old(void)
+{
+    static const char *const old[] = {"Prescott", "Core2",      "Katmai",  "Generic",  "GENERIC",
+                                      "Penryn",   "Dunnington", "Nehalem", "Barcelona"};
+    const char *core = openblas_get_corename();
+    for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
+        if (!strcmp(core, old[i]))
+            return true;
+    return false;
 }

@@ -20,5 +20,7 @@ void blas_gemm(const struct blas_gemm *g);
 void blas_threads(int n);
 /* "OpenBLAS 0.3.21 openmp SkylakeX, 2 threads"; the text lives until the same thread calls again */
 const char *blas_info(void);
+/* Does it run kernels for CPUs from before AVX2? */
+bool blas_is_old(void);
 
 #endif

@@ -251,3 +251,13 @@ const char *kern_blas_info(void)
 {
     return blas_info();
 }
+
+const char *kern_blas_core(void)
+{
+    if (!blas_is_old())
+        return NULL;
+    for (int i = kern_isa_count(); i-- > 0;)
+        if (kern_isa_runs(i))
+            return !strcmp(kern_isa_name(i), "avx512") ? "SkylakeX" : !strcmp(kern_isa_name(i), "avx2") ? "Haswell" : NULL;
+    return NULL;
+}

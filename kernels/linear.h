@@ -40,5 +40,7 @@ void kern_linear(const struct kern_table *k, const struct kern_linear *c);
 
 void kern_threads(int n);         /* threads of OpenMP and BLAS in this process */
 const char *kern_blas_info(void); /* "OpenBLAS 0.3.21 openmp SkylakeX, 2 threads" */
+/* OPENBLAS_CORETYPE that suits this CPU, where OpenBLAS took it for an old one; NULL: it chose well. */
+const char *kern_blas_core(void);
 
 #endif

@@ -16,7 +16,8 @@
 
 static int t_here, t_count, t_bad, t_skipped, t_rank;
 
-#define T_FAIL(...) (t_here++, printf("# rank %d %s:%d: ", t_rank, __FILE__, __LINE__), printf(__VA_ARGS__), printf("\n"), fflush(stdout))
+#define T_FAIL(...)                                                                                                                \
+    (t_here++, printf("# rank %d %s:%d: ", t_rank, __FILE__, __LINE__), printf(__VA_ARGS__), printf("\n"), fflush(stdout))
 #define T_CHECK(cond) ((cond) ? (void)0 : (void)T_FAIL("%s", #cond))
 /* |got - want| <= tol * max(1, |want|), asked so that a NaN fails */
 #define T_NEAR(got, want, tol)                                                                                                     \

@@ -6,6 +6,7 @@
 #include "app/doctor.h"
 #include "kernels/blas.h"
 #include "kernels/kern.h"
+#include "kernels/linear.h"
 
 /* "model name" of the first CPU; "" where /proc does not say. */
 static void cpu_model(char *out, size_t cap)
@@ -49,20 +50,11 @@ static void kernels(struct doctor *d)
                   forced && forced[0] ? " (forced by AST_ISA)" : "");
 }
 
-static bool contains(const char *text, const char *const *words)
-{
-    for (; *words; words++)
-        if (strstr(text, *words))
-            return true;
-    return false;
-}
-
 /* OpenBLAS chooses a core type at start; virtual machines that hide the model make it choose an ancient one. */
 static void blas(struct doctor *d)
 {
-    static const char *const old[] = {"Prescott", "Core2", "Katmai", "Generic", "GENERIC", "Penryn", "Nehalem", "Barcelona", NULL};
     const char *info = blas_info(), *type = getenv("OPENBLAS_CORETYPE");
-    bool fast = kern_isa_count() > 1 && kern_isa_runs(1);
+    const char *better = kern_blas_core();
     if (strstr(info, "pthreads"))
         doctor_warn(d, "BLAS",
                     "install libopenblas0-openmp and build again (the Makefile finds it), or set "
@@ -71,8 +63,9 @@ static void blas(struct doctor *d)
                     info);
     else if (strstr(info, "sequential"))
         doctor_warn(d, "BLAS", "install libopenblas0-openmp and build again", "%s: it uses one thread of a rank only", info);
-    else if (fast && contains(info, old))
-        doctor_warn(d, "BLAS", "export OPENBLAS_CORETYPE=Haswell (or SkylakeX with AVX-512)",
+    else if (better)
+        doctor_warn(d, "BLAS",
+                    !strcmp(better, "SkylakeX") ? "export OPENBLAS_CORETYPE=SkylakeX" : "export OPENBLAS_CORETYPE=Haswell",
                     "%s: it took this CPU for an old one and uses none of its vector units", info);
     else
         doctor_ok(d, "BLAS", "%s%s%s", info, type ? ", OPENBLAS_CORETYPE=" : "", type ? type : "");

@@ -1,15 +1,9 @@
 /* asterism: a table of sub-commands. */
-#define _GNU_SOURCE /* affinity */
-#include <omp.h>
-#include <sched.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "app/app.h"
+#include "app/restart.h"
 #include "base/err.h"
 #include "build_info.h"
 #include "cfg/cfg.h"
@@ -34,44 +28,10 @@ static void help(FILE *f)
     fprintf(f, "\n  --version  revision and compiler\n\nFirst steps: asterism doctor; mpirun -np 3 asterism run jobs/demo.cfg\n");
 }
 
-/* With OMP_PROC_BIND or OMP_PLACES libgomp has bound this thread to one place by now, and the program that takes ours over
- * would see that place alone: give back the others. */
-static void release_cores(void)
-{
-    cpu_set_t all;
-    CPU_ZERO(&all);
-    for (int p = 0; p < omp_get_num_places(); p++) {
-        int n = omp_get_place_num_procs(p), *id = calloc((size_t)n + 1, sizeof *id);
-        if (id)
-            omp_get_place_proc_ids(p, id);
-        for (int i = 0; id && i < n; i++)
-            CPU_SET((size_t)id[i], &all);
-        free(id);
-    }
-    if (CPU_COUNT(&all) > 0)
-        sched_setaffinity(0, sizeof all, &all);
-}
-
-/* OpenMP's idle threads spin for milliseconds unless told otherwise before the program starts, and ranks that share cores
- * then run at a fraction of their speed; or they sleep at once, and each of a layer's parallel steps pays 30 microseconds
- * to wake them. A short spin, then sleep, is right for both. So we start once more, with the environment that libgomp
- * wants; what is set already stays. */
-static void polite_threads(char **argv)
-{
-    const char *policy = getenv("OMP_WAIT_POLICY");
-    bool spins = policy && (policy[0] == 'a' || policy[0] == 'A');
-    if (spins || (policy && getenv("GOMP_SPINCOUNT")))
-        return;
-    if (setenv("OMP_WAIT_POLICY", "passive", 0) || setenv("GOMP_SPINCOUNT", "1000", 0))
-        return;
-    release_cores();
-    execv("/proc/self/exe", argv); /* where there is no /proc: as it is */
-}
-
 int main(int argc, char **argv)
 {
     const char *names[N_COMMANDS], *near;
-    polite_threads(argv);
+    restart_if_better(argv);
     if (argc < 2) {
         help(stderr);
         return APP_USAGE;

@@ -21,9 +21,9 @@ struct timer {
     double s[TIMER_PHASES]; /* seconds */
 };
 
-double timer_now(void);                              /* seconds, monotonic */
-double timer_wall(void);                             /* seconds since 1970, UTC */
-const char *timer_phase_name(enum timer_phase p);    /* "load", "linear", ... */
-void timer_iso(double wall, char *out, size_t cap);  /* "2026-11-25T04:46:00Z"; cap >= 21 */
+double timer_now(void);                             /* seconds, monotonic */
+double timer_wall(void);                            /* seconds since 1970, UTC */
+const char *timer_phase_name(enum timer_phase p);   /* "load", "linear", ... */
+void timer_iso(double wall, char *out, size_t cap); /* "2026-11-25T04:46:00Z"; cap >= 21 */
 
 #endif

@@ -24,9 +24,9 @@ struct model_info { /* what was read, whole model (not this rank's part) */
     const char *arch, *path;
     int64_t hidden, layers, heads, kv_heads, dim, mlp, vocab, context; /* context: max_position_embeddings */
     int64_t parameters;
-    int64_t bos, eos[8], n_eos; /* -1: none */
+    int64_t bos, eos[8], n_eos;      /* -1: none */
     const char *bos_from, *eos_from; /* the file that says so: config.json or generation_config.json; "" if none does */
-    int64_t window;             /* sliding window, 0: none */
+    int64_t window;                  /* sliding window, 0: none */
     bool tied;
     enum kern_dtype dtype; /* of the weights in memory */
     size_t weight_bytes;   /* this rank's */

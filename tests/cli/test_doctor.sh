@@ -35,6 +35,12 @@ check "the others are listed all the same" 0 "$(AST_ISA=mmx "$ASTERISM" doctor -
 AST_ISA=ref doctor --quick
 isas=$("$ASTERISM" doctor --isas | wc -l)
 [ "$isas" = 1 ] || has "a forced slow one warns" "WARN kernels AST_ISA=ref" "$said"
+if [ "$isas" != 1 ]; then # a CPU that OpenBLAS may not know gets fitting products, unless told otherwise
+    OPENBLAS_CORETYPE=Prescott doctor --quick
+    has "slow matrix products warn" "WARN BLAS" "$said"
+    has "with a mend" "export OPENBLAS_CORETYPE=" "$said"
+    check "unasked, they are fast ones" 0 "$(env -u OPENBLAS_CORETYPE "$ASTERISM" doctor --quick --folder "$dir" 2>&1 | grep -cE 'Prescott|Nehalem|Core2')"
+fi
 OMP_WAIT_POLICY=active doctor --quick
 has "spinning threads warn" "WARN threads OMP_WAIT_POLICY=active" "$said"
 OMP_NUM_THREADS=5000 doctor --quick

@@ -1,0 +1,57 @@
+#define _GNU_SOURCE /* affinity */
+#include "app/restart.h"
+
+#include <omp.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "kernels/linear.h"
+
+/* With OMP_PROC_BIND or OMP_PLACES libgomp has bound this thread to one place by now, and the program that takes ours over
+ * would see that place alone: give back the others. */
+static void release_cores(void)
+{
+    cpu_set_t all;
+    CPU_ZERO(&all);
+    for (int p = 0; p < omp_get_num_places(); p++) {
+        int n = omp_get_place_num_procs(p), *id = calloc((size_t)n + 1, sizeof *id);
+        if (id)
+            omp_get_place_proc_ids(p, id);
+        for (int i = 0; id && i < n; i++)
+            CPU_SET((size_t)id[i], &all);
+        free(id);
+    }
+    if (CPU_COUNT(&all) > 0)
+        sched_setaffinity(0, sizeof all, &all);
+}
+
+/* OpenMP's idle threads spin for milliseconds unless told otherwise before the program starts, and ranks that share cores
+ * then run at a fraction of their speed; or they sleep at once, and each of a layer's parallel steps pays 30 microseconds
+ * to wake them. A short spin, then sleep, is right for both. True if something was set. */
+static bool polite_threads(void)
+{
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    bool spins = policy && (policy[0] == 'a' || policy[0] == 'A');
+    if (spins || (policy && getenv("GOMP_SPINCOUNT")))
+        return false;
+    return !setenv("OMP_WAIT_POLICY", "passive", 0) && !setenv("GOMP_SPINCOUNT", "1000", 0);
+}
+
+/* OpenBLAS takes a CPU that it does not know, or whose model a virtual machine hides, for one of 2004: less than half of
+ * the speed of training and of f32 prefill. True if another was set. */
+static bool right_blas(void)
+{
+    const char *core = kern_blas_core();
+    return core && !getenv("OPENBLAS_CORETYPE") && !setenv("OPENBLAS_CORETYPE", core, 0);
+}
+
+void restart_if_better(char **argv)
+{
+    bool threads = polite_threads(), blas = right_blas();
+    if (!threads && !blas)
+        return;
+    release_cores();
+    execv("/proc/self/exe", argv); /* where there is no /proc: as it is */
+}
