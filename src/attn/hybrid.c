@@ -6,11 +6,13 @@
  *                  share is at least `mass`, else dense; or, with rule = best, the one with the largest share, dense left out.
  *                  The first segment is dense.
  * A choice follows from tokens before the segment alone: strictly causal, the same for prefill, decode and any cut. Nothing is
- * trained. source       ours: the plan's fallback. Kin: MInference (patterns by head, chosen offline), FlexPrefill (chosen by the
- * last queries of the prompt, so not causal) cost         a chosen pattern's keys, and every `every`-th row once more with each
- * candidate and densely: N^2 / every pairs, 1.6 % of dense attention at 64. State: keys and values by residue (one copy), and a
- * mean key for 16 tokens statistics   select_s: seconds sampling. tile_dense, tile_blocks, tile_gather: (token, head) rows computed
- * densely, by a fixed pattern, by chosen blocks. pairs_seen: of the chosen patterns, samples not counted */
+ * trained.
+ *   source       ours: the plan's fallback. Kin: MInference (patterns by head, chosen offline), FlexPrefill (chosen by the last
+ *                queries of the prompt, so not causal)
+ *   cost         a chosen pattern's keys, and every `every`-th row once more with each candidate and densely: N^2 / every pairs,
+ *                1.6 % of dense attention at 64. State: keys and values by residue (one copy), and a mean key for 16 tokens
+ *   statistics   select_s: seconds sampling. tile_dense, tile_blocks, tile_gather: (token, head) rows computed densely, by a
+ *                fixed pattern, by chosen blocks. pairs_seen: of the chosen patterns, samples not counted */
 #include <math.h>
 #include <string.h>
 
