@@ -20,7 +20,7 @@
 struct lm_opts {
     int what;
     int64_t rank;
-    double ce, kl, gate_lr, lambda, density, dual_lr, noise, cut;
+    double ce, kl, dense, gate_lr, lambda, density, dual_lr, noise, cut;
     bool context;
 };
 
@@ -30,6 +30,7 @@ static const struct cfg_field fields[] = {
     CFG_INT(struct lm_opts, rank, 8, 1, 4096, "rank of the adapters on the projections, merged when saved"),
     CFG_REAL(struct lm_opts, ce, 1, 0, 1e6, "factor of the task's cross-entropy"),
     CFG_REAL(struct lm_opts, kl, 0, 0, 1e6, "factor of the divergence from the dense model as it was read; costs a dense forward pass"),
+    CFG_REAL(struct lm_opts, dense, 0, 0, 1, "share of the sequences that are read with dense attention, so that weights which learn sparsity stay as good without it"),
     CFG_REAL(struct lm_opts, gate_lr, 1, 1e-6, 1e6, "learning rate of gates, relative to train.lr"),
     CFG_REAL(struct lm_opts, lambda, 0, 0, 1e6, "weight of the mean density (method.budget = learned); where a target is given, its start"),
     CFG_REAL(struct lm_opts, density, 0, 0, 1, "target of the mean density: lambda rises while it is above, falls while below; 0: lambda stays"),
@@ -50,7 +51,7 @@ struct lm {
     const struct sparse_opts *ast;    /* NULL: a fixed mask */
     const struct window_opts *window; /* NULL: dense, or ast */
     struct net *net;
-    struct back_rule *rule; /* (layers,) */
+    struct back_rule *rule, *dense; /* (layers,): the method's; everything (objective.dense) */
     double lambda;
 };
 
@@ -109,12 +110,13 @@ static int make_rules(struct lm *l)
 {
     int64_t L = l->net->shape->layers;
     l->rule = calloc((size_t)L, sizeof *l->rule);
-    if (!l->rule)
+    l->dense = calloc((size_t)L, sizeof *l->dense);
+    if (!l->rule || !l->dense)
         return err_set(ERR_NOMEM, "no memory for %lld layers", (long long)L);
     for (int64_t i = 0; i < L; i++) {
         struct back_rule *r = &l->rule[i];
         const struct attn_shape *s = &l->net->model->attn[i];
-        *r = (struct back_rule){.mask = BACK_DENSE};
+        *r = l->dense[i] = (struct back_rule){.mask = BACK_DENSE};
         if (l->env.method->pattern)
             *r = (struct back_rule){.mask = BACK_PATTERN, .pattern = l->env.method->pattern, .opts = l->env.method_opts};
         if (l->env.method->pattern && back_pattern_check(r, s))
@@ -138,6 +140,7 @@ static void close_it(void *self)
         return;
     net_close(l->net);
     free(l->rule);
+    free(l->dense);
     free(l);
 }
 
@@ -207,32 +210,59 @@ static size_t step_bytes(void *self, int64_t tokens, int64_t n_seq)
     return net_step_bytes(l->net, l->rule, tokens, l->env.max_len, l->o->kl > 0);
 }
 
-static int step(void *self, const struct model_batch *b, const struct train_at *at, struct train_sums *out, struct arena *arena)
+/* The rules of this step for AST: soft or hard, at the temperature. */
+static void set_rules(struct lm *l, const struct train_at *at, double scored, double tokens)
 {
-    struct lm *l = self;
-    int64_t tokens = b->at[b->n_seq], L = l->net->shape->layers, scored = 0;
-    for (int64_t t = 0; t < tokens; t++)
-        scored += b->target[t] >= 0;
+    int64_t L = l->net->shape->layers;
     for (int64_t i = 0; i < L && l->ast; i++) {
         struct back_rule *r = &l->rule[i];
         r->mask = at->phase ? BACK_HARD : BACK_SOFT;
         r->temperature = at->temperature;
         r->cut = -l->o->cut;
         /* the loop divides by scored tokens: lambda times the mean over tokens, units and layers */
-        r->density_grad = l->lambda * (double)scored / (double)(tokens * L * l->net->gate.units);
+        r->density_grad = l->lambda * scored / (tokens * (double)(L * l->net->gate.units));
     }
-    struct net_step s = {.b = b, .rule = l->rule, .backward = true, .ce = l->o->ce, .kl = l->o->kl};
+}
+
+static int pass(struct lm *l, const struct model_batch *b, const struct train_at *at, struct train_sums *out, struct arena *arena)
+{
+    int64_t tokens = b->at[b->n_seq], scored = 0;
+    for (int64_t t = 0; t < tokens; t++)
+        scored += b->target[t] >= 0;
+    /* by the sequence's number alone: the same ones on any number of ranks */
+    double share = l->o->dense, number = (double)at->micro;
+    bool dense = floor((number + 1) * share) > floor(number * share);
+    set_rules(l, at, (double)scored, (double)tokens);
+    struct net_step s = {.b = b, .rule = dense ? l->dense : l->rule, .backward = true, .ce = l->o->ce, .kl = l->o->kl};
     s.ready = at->ready, s.context = at->context;
     int rc = net_step(l->net, &s, arena);
-    double density = s.seen > 0 ? s.kept / s.seen : 0;
+    double density = s.seen > 0 && !dense ? s.kept / s.seen : 0;
     out->count += s.count;
     out->loss += l->o->ce * s.loss + l->o->kl * s.divergence + l->lambda * density * s.count;
     out->tokens += (double)tokens;
     out->flops += s.flops;
     out->part[PART_NLL].sum += s.loss, out->part[PART_NLL].n += s.count;
     out->part[PART_KL].sum += s.divergence, out->part[PART_KL].n += l->o->kl > 0 ? s.count : 0;
-    out->part[PART_DENSITY].sum += s.kept, out->part[PART_DENSITY].n += l->ast ? s.seen : 0;
+    if (l->ast && !dense)
+        out->part[PART_DENSITY].sum += s.kept, out->part[PART_DENSITY].n += s.seen;
     out->part[PART_LAMBDA].sum += l->lambda, out->part[PART_LAMBDA].n += l->o->density > 0 || l->lambda > 0;
+    return rc;
+}
+
+static int step(void *self, const struct model_batch *b, const struct train_at *at, struct train_sums *out, struct arena *arena)
+{
+    struct lm *l = self;
+    if (!(l->o->dense > 0))
+        return pass(l, b, at, out, arena);
+    int rc = ERR_OK;
+    for (int64_t i = 0; !rc && i < b->n_seq; i++) { /* one by one: each with its own attention */
+        int64_t ends[2] = {0, b->at[i + 1] - b->at[i]};
+        struct model_batch one = {.n_seq = 1, .at = ends, .token = b->token + b->at[i], .target = b->target + b->at[i]};
+        struct train_at here = *at;
+        here.micro = at->micro + i;
+        here.ready = i + 1 == b->n_seq ? at->ready : NULL;
+        rc = pass(l, &one, &here, out, arena);
+    }
     return rc;
 }
 
