@@ -52,6 +52,12 @@ void restart_if_better(char **argv)
     bool threads = polite_threads(), blas = right_blas();
     if (!threads && !blas)
         return;
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n <= 0)
+        return; /* no /proc: as it is */
+    path[n] = 0;
     release_cores();
-    execv("/proc/self/exe", argv); /* where there is no /proc: as it is */
+    execv(path, argv); /* by its own name: top and pgrep show it as they did */
+    execv("/proc/self/exe", argv);
 }
