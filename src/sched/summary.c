@@ -10,49 +10,49 @@
 #include "sched/merge.h"
 #include "sched/work.h"
 
-/* Digits that the interval leaves meaningful, at least three. */
-static void number(double v, char *out, int cap)
+enum { COLUMN = 24 }; /* of a score with its interval */
+
+/* Decimals that show four digits of a number. */
+static int decimals(double v)
 {
-    int digits = !(fabs(v) > 0) ? 2 : (int)fmax(0, 3 - floor(log10(fabs(v))));
-    snprintf(out, (size_t)cap, "%.*f", digits > 5 ? 5 : digits, v);
+    int d = !(fabs(v) > 0) ? 2 : (int)fmax(0, 3 - floor(log10(fabs(v))));
+    return d > 5 ? 5 : d;
 }
 
-static void interval(const struct task_score *s, char *out, int cap)
+/* "57.49 [52.66, 62.50]" */
+static void interval(const struct task_score *s, int digits, char *out, int cap)
 {
-    char v[32], lo[32], hi[32];
-    number(s->value, v, sizeof v);
-    if (!(s->lo <= s->hi)) {
-        snprintf(out, (size_t)cap, "%s", v);
-        return;
-    }
-    number(s->lo, lo, sizeof lo);
-    number(s->hi, hi, sizeof hi);
-    snprintf(out, (size_t)cap, "%s [%s, %s]", v, lo, hi);
+    if (s->lo <= s->hi)
+        snprintf(out, (size_t)cap, "%.*f [%.*f, %.*f]", digits, s->value, digits, s->lo, digits, s->hi);
+    else
+        snprintf(out, (size_t)cap, "%.*f", digits, s->value);
 }
 
-/* "+1.2 [+0.9, +1.5]": the paired difference of the first score. */
+/* The paired difference of the first score, in as many decimals as that: finer ones mean nothing. */
 static void against_dense(const struct gather_total *t, char *out, int cap)
 {
-    char v[32], lo[32], hi[32];
     out[0] = '\0';
     for (int64_t k = 0; k < t->n_diffs && t->n_scores > 0; k++) {
-        const struct task_score *d = &t->diff[k];
-        if (strcmp(d->name, t->score[0].name))
-            continue;
-        number(d->value, v, sizeof v);
-        number(d->lo, lo, sizeof lo);
-        number(d->hi, hi, sizeof hi);
-        snprintf(out, (size_t)cap, d->lo <= d->hi ? "%s [%s, %s]" : "%s", v, lo, hi);
+        if (!strcmp(t->diff[k].name, t->score[0].name))
+            interval(&t->diff[k], decimals(t->score[0].value), out, cap);
     }
 }
 
-static void cell_line(FILE *f, const struct work *w, const struct gathered *x, int cell, const int width[4])
+/* Model (where there are several), length and method of a cell. */
+static void cell_head(FILE *f, const struct work *w, int cell, const int width[2])
 {
     const struct work_cell *c = &w->cell[cell];
+    if (w->job->n_models > 1)
+        fprintf(f, "  %-*s", width[0], w->job->model[c->model].name);
+    fprintf(f, "  %7lld  %-*s", (long long)c->length, width[1], w->job->method[c->method].name);
+}
+
+static void cell_line(FILE *f, const struct work *w, const struct gathered *x, int cell, const int width[2])
+{
     const struct gather_total *t = &x->total[cell];
     char score[128] = "-", diff[128], rate[32] = "-", peak[32] = "-", kept[32] = "-";
     if (t->n_scores > 0)
-        interval(&t->score[0], score, sizeof score);
+        interval(&t->score[0], decimals(t->score[0].value), score, sizeof score);
     against_dense(t, diff, sizeof diff);
     if (t->compute_s > 0)
         snprintf(rate, sizeof rate, "%.0f", (double)t->tokens / t->compute_s);
@@ -60,9 +60,8 @@ static void cell_line(FILE *f, const struct work *w, const struct gathered *x, i
         log_bytes((double)t->peak_bytes, peak, sizeof peak);
     if (t->pairs_causal > 0)
         snprintf(kept, sizeof kept, "%.1f %%", 100 * t->pairs_seen / t->pairs_causal);
-    fprintf(f, "  %-*s  %-*s  %7lld  %-*s  %-26s  %-24s  %8s  %9s  %9s", width[0], w->job->model[c->model].name, width[1],
-            w->job->task[c->task].name, (long long)c->length, width[2], w->job->method[c->method].name, score, diff, kept, rate,
-            peak);
+    cell_head(f, w, cell, width);
+    fprintf(f, "  %-*s  %-*s  %8s  %8s  %8s", COLUMN, score, COLUMN, diff, kept, rate, peak);
     if (t->failed > 0)
         fprintf(f, "  %lld of %lld samples FAILED", (long long)t->failed, (long long)t->n);
     if (t->pending > 0)
@@ -84,12 +83,16 @@ static const char *metric_of(const struct gathered *x, const struct work *w, int
     return "score";
 }
 
-static void task_table(FILE *f, const struct work *w, const struct gathered *x, int task, const int width[4])
+static void task_table(FILE *f, const struct work *w, const struct gathered *x, int task, const int width[2])
 {
-    char head[64];
-    snprintf(head, sizeof head, "%s [95 %%]", metric_of(x, w, task));
-    fprintf(f, "\n  %-*s  %-*s  %7s  %-*s  %-26s  %-24s  %8s  %9s  %9s\n", width[0], "model", width[1], "task", "length", width[2],
-            "method", head, "minus dense [95 %]", "pairs", "token/s", "peak");
+    fprintf(f, "\n  %s: %s", w->job->task[task].name, metric_of(x, w, task));
+    if (w->job->n_models == 1)
+        fprintf(f, " of %s", w->job->model[0].name);
+    fprintf(f, "\n");
+    if (w->job->n_models > 1)
+        fprintf(f, "  %-*s", width[0], "model");
+    fprintf(f, "  %7s  %-*s  %-*s  %-*s  %8s  %8s  %8s\n", "length", width[1], "method", COLUMN, "value [95 %]", COLUMN,
+            "minus dense [95 %]", "pairs", "token/s", "peak");
     for (int i = 0; i < w->n_cells; i++)
         if (w->cell[i].task == task)
             cell_line(f, w, x, i, width);
@@ -103,15 +106,8 @@ static const struct task_score *score_named(const struct gather_total *t, const 
     return NULL;
 }
 
-static void cell_head(FILE *f, const struct work *w, int cell, const int width[4])
-{
-    const struct work_cell *c = &w->cell[cell];
-    fprintf(f, "  %-*s  %-*s  %7lld  %-*s", width[0], w->job->model[c->model].name, width[1], w->job->task[c->task].name,
-            (long long)c->length, width[2], w->job->method[c->method].name);
-}
-
 /* The first metric over parts of the samples ("f1@1k-2k"), with how many there are, where a task has such. */
-static void parts_table(FILE *f, const struct work *w, const struct gathered *x, int task, const int width[4])
+static void parts_table(FILE *f, const struct work *w, const struct gathered *x, int task, const int width[2])
 {
     const char *metric = metric_of(x, w, task);
     char prefix[40];
@@ -123,7 +119,8 @@ static void parts_table(FILE *f, const struct work *w, const struct gathered *x,
         for (int64_t k = 0; k < t->n_scores && w->cell[i].task == task; k++) {
             if (strncmp(t->score[k].name, prefix, strlen(prefix)) != 0)
                 continue;
-            char count[40], value[32];
+            char count[40];
+            double value = t->score[k].value;
             const char *part = t->score[k].name + strlen(prefix);
             snprintf(count, sizeof count, "questions@%.20s", part);
             const struct task_score *n = score_named(t, count);
@@ -133,8 +130,7 @@ static void parts_table(FILE *f, const struct work *w, const struct gathered *x,
             if (!any)
                 cell_head(f, w, i, width);
             any = true;
-            number(t->score[k].value, value, sizeof value);
-            fprintf(f, "  %s: %s (%.0f)", part, value, n ? n->value : 0);
+            fprintf(f, "  %s: %.*f (%.0f)", part, decimals(value), value, n ? n->value : 0);
         }
         if (any)
             fprintf(f, "\n");
@@ -142,7 +138,7 @@ static void parts_table(FILE *f, const struct work *w, const struct gathered *x,
 }
 
 /* Logits against dense attention's on the same tokens, where a task compared them. */
-static void agree_table(FILE *f, const struct work *w, const struct gathered *x, int task, const int width[4])
+static void agree_table(FILE *f, const struct work *w, const struct gathered *x, int task, const int width[2])
 {
     bool titled = false;
     for (int i = 0; i < w->n_cells; i++) {
@@ -151,12 +147,11 @@ static void agree_table(FILE *f, const struct work *w, const struct gathered *x,
         if (w->cell[i].task != task || !a || !b)
             continue;
         if (!titled)
-            fprintf(
-                f,
-                "\n  the same tokens under dense attention: KL in nats, share with the same most probable token in %% [95 %%]\n");
+            fprintf(f,
+                    "\n  against dense attention on the same tokens: KL in nats, share with the same most probable token in %%\n");
         titled = true;
-        interval(a, kl, sizeof kl);
-        interval(b, same, sizeof same);
+        interval(a, decimals(a->value), kl, sizeof kl);
+        interval(b, decimals(b->value), same, sizeof same);
         cell_head(f, w, i, width);
         fprintf(f, "  %-28s  %s\n", kl, same);
     }
@@ -168,7 +163,7 @@ static void rank_line(FILE *f, const char *name, const struct merge_rank *r, dou
     char peak[32] = "-";
     if (r->peak_bytes > 0)
         log_bytes((double)r->peak_bytes / n, peak, sizeof peak);
-    fprintf(f, "  %-8s %-16.16s %8.0f %12.0f %8.1f %%  %6.1f %%  %6.1f %%  %6.1f %%  %9s\n", name, r->host, (double)r->shards / n,
+    fprintf(f, "  %-8s %-14.14s %7.0f %11.0f %8.1f %% %6.1f %% %5.1f %% %6.1f %%  %8s\n", name, r->host, (double)r->shards / n,
             (double)r->tokens / n, part * (r->compute_s + r->deal_s), part * r->load_s, part * r->io_s, part * r->wait_s, peak);
 }
 
@@ -191,8 +186,8 @@ static void rank_table(FILE *f, const struct summary_info *s)
                 bound = s->rank[i].wait_s;
         }
     }
-    fprintf(f, "\n  %-8s %-16s %8s %12s %10s  %8s  %8s  %8s  %9s\n", "rank", "host", "shards", "tokens", "computing", "loading",
-            "I/O", "waiting", "peak");
+    fprintf(f, "\n  %-8s %-14s %7s %11s %10s %8s %7s %8s  %8s\n", "rank", "host", "shards", "tokens", "computing", "loading", "I/O",
+            "waiting", "peak");
     for (int i = 0; i < s->n_ranks; i++) {
         const struct merge_rank *r = &s->rank[i];
         snprintf(name, sizeof name, "%lld%s", (long long)r->rank, r->rank == 0 ? " deals" : "");
@@ -214,15 +209,13 @@ static void rank_table(FILE *f, const struct summary_info *s)
 
 void summary_print(FILE *f, const struct work *w, const struct gathered *x, const struct summary_info *s)
 {
-    int width[4] = {5, 4, 6, 0};
+    int width[2] = {5, 6}; /* model, method */
     char took[32];
     int64_t failed = 0, pending = 0;
     for (int i = 0; i < w->job->n_models; i++)
         width[0] = widest(width[0], w->job->model[i].name);
-    for (int i = 0; i < w->job->n_tasks; i++)
-        width[1] = widest(width[1], w->job->task[i].name);
     for (int i = 0; i < w->job->n_methods; i++)
-        width[2] = widest(width[2], w->job->method[i].name);
+        width[1] = widest(width[1], w->job->method[i].name);
     for (int i = 0; i < w->n_cells; i++) {
         failed += x->total[i].failed;
         pending += x->total[i].pending;
