@@ -43,32 +43,41 @@ static size_t take_layer(struct arena *to, const struct capture_dims *d, struct 
            take(to, &l->peak, d->peak, maps);
 }
 
+/* What all sequences share: the layer at hand. */
 static size_t take_common(struct arena *to, const struct capture_dims *d, struct capture *c)
 {
-    c->row = to ? ARENA_NEW(to, d->max_rows, int64_t) : NULL;
     c->sum = to ? ARENA_NEW(to, d->hidden, double) : NULL;
-    c->layer = to ? ARENA_NEW0(to, d->layers, struct capture_layer) : NULL;
-    return arena_bytes(d->max_rows, sizeof(int64_t)) + arena_bytes(d->hidden, sizeof(double)) +
-           arena_bytes(d->layers, sizeof(struct capture_layer)) +
-           take(to, &c->keys, true, d->kv_heads * padded(d->max_tokens) * d->dim) +
+    return arena_bytes(d->hidden, sizeof(double)) + take(to, &c->keys, true, d->kv_heads * padded(d->max_tokens) * d->dim) +
            take(to, &c->q, true, d->max_rows * d->heads * d->dim);
 }
 
-size_t capture_bytes(const struct capture_dims *d)
+static size_t take_sequence(struct arena *to, const struct capture_dims *d, struct capture *c)
 {
-    struct capture c;
-    struct capture_layer l;
-    return take_common(NULL, d, &c) + (size_t)d->layers * take_layer(NULL, d, &l);
+    struct capture_layer none;
+    c->row = to ? ARENA_NEW(to, d->max_rows, int64_t) : NULL;
+    c->layer = to ? ARENA_NEW0(to, d->layers, struct capture_layer) : NULL;
+    size_t n = arena_bytes(d->max_rows, sizeof(int64_t)) + arena_bytes(d->layers, sizeof(struct capture_layer));
+    for (int64_t l = 0; l < d->layers; l++)
+        n += take_layer(c->layer ? to : NULL, d, c->layer ? &c->layer[l] : &none);
+    return n;
 }
 
-int capture_alloc(struct capture *c, const struct capture_dims *d, struct arena *run)
+size_t capture_bytes(const struct capture_dims *d, int64_t n)
+{
+    struct capture c;
+    return take_common(NULL, d, &c) + (size_t)n * take_sequence(NULL, d, &c);
+}
+
+int capture_alloc(struct capture *c, int64_t n, const struct capture_dims *d, struct arena *run)
 {
     size_t before = run->used;
-    *c = (struct capture){.d = *d};
-    take_common(run, d, c);
-    for (int64_t l = 0; c->layer && l < d->layers; l++)
-        take_layer(run, d, &c->layer[l]);
-    return run->used - before == capture_bytes(d) ? ERR_OK : ERR_NOMEM;
+    struct capture shared = {.d = *d};
+    take_common(run, d, &shared);
+    for (int64_t i = 0; i < n; i++) {
+        c[i] = shared;
+        take_sequence(run, d, &c[i]);
+    }
+    return run->used - before == capture_bytes(d, n) ? ERR_OK : ERR_NOMEM;
 }
 
 void capture_begin(struct capture *c, int64_t tokens, int64_t rows)

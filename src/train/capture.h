@@ -31,9 +31,9 @@ struct capture {
     int64_t rows;
     int64_t *row;                /* (rows,) tokens, ascending */
     struct capture_layer *layer; /* (layers,) */
-    float *keys;                 /* (G, max_tokens / 16, d, 16) of the layer at hand */
-    float *q;                    /* (rows, H, d) rotated, of the layer at hand */
-    double *sum;                 /* (D,) */
+    float *keys;                 /* (G, max_tokens / 16, d, 16) of the layer at hand; shared */
+    float *q;                    /* (rows, H, d) rotated, of the layer at hand; shared */
+    double *sum;                 /* (D,); shared */
     int64_t next;                /* row to come */
 };
 
@@ -42,9 +42,10 @@ struct capture_opts { /* the method's options */
 };
 extern const struct attn_method capture_method;
 
-/* Room for the largest sequence. ERR_NOMEM. */
-int capture_alloc(struct capture *c, const struct capture_dims *d, struct arena *run);
-size_t capture_bytes(const struct capture_dims *d); /* that capture_alloc takes */
+/* Room for what is kept of n sequences, c (n,), each as large as d allows; they are read one after the other and share the
+ * room for the layer at hand. ERR_NOMEM. */
+int capture_alloc(struct capture *c, int64_t n, const struct capture_dims *d, struct arena *run);
+size_t capture_bytes(const struct capture_dims *d, int64_t n); /* that capture_alloc takes */
 
 /* Before a forward pass over one sequence: c->row[0 .. rows-1] are set by the caller. */
 void capture_begin(struct capture *c, int64_t tokens, int64_t rows);

@@ -58,11 +58,17 @@ struct distil {
     struct model *m;
     struct attn_params p, g; /* values and gradients, under the same names */
     struct train_params list;
-    struct capture cap;
+    struct capture *cap; /* (slots,) sequence number % slots: all of a batch that serves several steps */
+    int64_t *captured;   /* (slots,) number of the sequence that cap holds; -1: none */
+    int64_t slots;
     struct capture_opts cap_opts;
-    int64_t captured; /* number of the sequence that cap holds; -1: none */
     struct arena run;
 };
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
 /* ---- opening ---- */
 
@@ -163,7 +169,7 @@ static struct capture_dims capture_of(const struct distil *d)
                                  .layers = m->layers,
                                  .block = d->o->block,
                                  .max_tokens = d->env.max_len,
-                                 .max_rows = d->o->rows * d->env.repeat,
+                                 .max_rows = min64(d->o->rows * d->env.repeat, d->env.max_len),
                                  .context = d->o->context,
                                  .peak = d->o->target == 1};
 }
@@ -187,6 +193,33 @@ static int check(const struct distil_opts *o, const struct train_env *env)
     return ERR_OK;
 }
 
+/* Rooms for sequences: one, or, where they serve several steps, all that a batch has for this rank. Checked before: the
+ * arena takes memory only as it is touched, and the system would end the process then. */
+static int make_captures(struct distil *d)
+{
+    struct capture_dims dims = capture_of(d);
+    d->slots = d->env.repeat > 1 && d->env.max_seqs > 1 ? d->env.max_seqs : 1;
+    size_t kept = capture_bytes(&dims, d->slots), gates = gate_bytes(model_info(d->m));
+    size_t own = arena_bytes(d->slots, sizeof *d->cap) + arena_bytes(d->slots, sizeof *d->captured);
+    double all = (double)kept + (double)gates + (double)model_info(d->m)->weight_bytes;
+    if (d->env.memory && all > (double)d->env.memory)
+        return err_set(ERR_NOMEM,
+                       "distillation keeps %.2f GB of %lld sequences (train.batch / replicas, if train.repeat > 1) x %lld rows "
+                       "(objective.rows x train.repeat), %.2f GB with the model; %.2f GB are there for this rank: lower one of "
+                       "train.batch, objective.rows, train.repeat",
+                       (double)kept / 1e9, (long long)d->slots, (long long)dims.max_rows, all / 1e9, (double)d->env.memory / 1e9);
+    int rc = arena_open(&d->run, "distillation", gates + kept + own);
+    if (rc)
+        return rc;
+    d->cap = ARENA_NEW(&d->run, d->slots, struct capture);
+    d->captured = ARENA_NEW(&d->run, d->slots, int64_t);
+    rc = d->cap && d->captured ? capture_alloc(d->cap, d->slots, &dims, &d->run) : ERR_NOMEM;
+    for (int64_t i = 0; !rc && i < d->slots; i++)
+        d->captured[i] = -1;
+    d->cap_opts.to = d->cap;
+    return rc ? rc : model_set_attention(d->m, &capture_method, &d->cap_opts, NULL);
+}
+
 static void close_it(void *self)
 {
     struct distil *d = self;
@@ -206,21 +239,12 @@ static int open_it(void **self, const void *opts, const struct train_env *env)
     if (!rc) {
         d->o = o;
         d->env = *env;
-        d->captured = -1;
         struct model_open how = {.path = env->model, .dtype = (enum kern_dtype)o->dtype, .kv_dtype = (enum kern_dtype)o->kv_dtype};
         how.kern = env->kern;
         how.check_finite = true;
         rc = model_open(&d->m, &how);
     }
-    if (!rc) {
-        struct capture_dims dims = capture_of(d);
-        rc = arena_open(&d->run, "distillation", gate_bytes(model_info(d->m)) + capture_bytes(&dims));
-        rc = rc ? rc : capture_alloc(&d->cap, &dims, &d->run);
-    }
-    if (!rc) {
-        d->cap_opts.to = &d->cap;
-        rc = model_set_attention(d->m, &capture_method, &d->cap_opts, NULL);
-    }
+    rc = rc ? rc : make_captures(d);
     rc = rc ? rc : make_gates(d);
     if (rc)
         close_it(d);
@@ -236,39 +260,38 @@ static struct train_params *params(void *self)
 
 /* ---- one step ---- */
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* One row from each of as many spans as rows are wanted: ascending, all different, spread over the sequence. */
-static int64_t sample_rows(struct distil *d, int64_t tokens, int64_t number)
+static int64_t sample_rows(const struct distil *d, struct capture *c, int64_t tokens, int64_t number)
 {
     int64_t first = (int64_t)(d->o->from * (double)tokens), many = tokens - first, n = min64(d->o->rows * d->env.repeat, many);
     for (int64_t i = 0; i < n; i++) {
         int64_t lo = i * many / n, hi = (i + 1) * many / n;
-        d->cap.row[i] = first + lo + rng_below(d->env.seed, (uint64_t)number, (uint64_t)i, hi - lo);
+        c->row[i] = first + lo + rng_below(d->env.seed, (uint64_t)number, (uint64_t)i, hi - lo);
     }
     return n;
 }
 
+/* Reads the sequence, unless its room holds it from an earlier step. */
 static int look(struct distil *d, const struct model_batch *b, int64_t number, struct arena *step)
 {
-    int64_t n = b->at[1] - b->at[0];
-    if (d->captured == number)
+    int64_t n = b->at[1] - b->at[0], slot = number % d->slots;
+    struct capture *c = &d->cap[slot];
+    if (d->captured[slot] == number)
         return ERR_OK;
-    d->captured = -1;
-    capture_begin(&d->cap, n, sample_rows(d, n, number));
+    d->captured[slot] = -1;
+    capture_begin(c, n, sample_rows(d, c, n, number));
+    d->cap_opts.to = c;
     size_t mark = arena_mark(step);
     struct forward f = {.m = d->m, .b = b, .longest = n};
     int rc = forward_run(&f, step);
     arena_release(step, mark);
     if (!rc)
-        d->captured = number;
+        d->captured[slot] = number;
     return rc;
 }
 
 struct slice { /* the rows of one step out of the captured ones: every repeat-th */
+    const struct capture *cap;
     int64_t first, by;
     struct distil_rows rows;
     const struct distil_loss *loss;
@@ -276,7 +299,7 @@ struct slice { /* the rows of one step out of the captured ones: every repeat-th
 
 static int make_slice(struct distil *d, struct slice *s, int64_t repeat, struct arena *step)
 {
-    const struct capture *c = &d->cap;
+    const struct capture *c = s->cap;
     const struct attn_shape *shape = &d->m->attn[0];
     struct feat_dims f = {.width = d->p.width, .half = feat_half(shape, d->p.width)};
     s->first = repeat;
@@ -305,7 +328,7 @@ static void layer_sets(const struct distil *d, const struct slice *s, int64_t la
     struct select_rule rule = {.block = d->o->block, .local = d->o->local, .window = d->m->attn[layer].window, .keep = d->o->keep};
     rule.budget = SELECT_TOKENS;
     for (int64_t i = 0; i < s->rows.n; i++)
-        select_sets(&set[i], &rule, d->cap.row[s->first + i * s->by]);
+        select_sets(&set[i], &rule, s->cap->row[s->first + i * s->by]);
 }
 
 static float *part(float *all, int64_t unit, int64_t each)
@@ -327,7 +350,7 @@ static struct distil_gate unit_gate(const struct attn_params *p, int64_t layer, 
 
 static struct distil_unit unit_of(const struct distil *d, const struct slice *s, int64_t layer, int64_t unit)
 {
-    const struct capture *c = &d->cap;
+    const struct capture *c = s->cap;
     const struct capture_layer *l = &c->layer[layer];
     int64_t heads = d->p.heads / d->p.units, h0 = unit * heads, g = h0 / (d->p.heads / d->p.kv_heads), H = d->p.heads,
             dim = d->p.dim;
@@ -417,9 +440,9 @@ static int step(void *self, const struct model_batch *b, const struct train_at *
     for (int64_t s = 0; !rc && s < b->n_seq; s++) {
         int64_t n = b->at[s + 1] - b->at[s], span[2] = {0, n};
         struct model_batch one = {.n_seq = 1, .at = span, .token = b->token + b->at[s]};
-        struct slice slice = {.loss = &loss};
+        struct slice slice = {.loss = &loss, .cap = &d->cap[(at->micro + s) % d->slots]};
         size_t mark = arena_mark(arena);
-        bool fresh = d->captured != at->micro + s;
+        bool fresh = d->captured[(at->micro + s) % d->slots] != at->micro + s;
         rc = look(d, &one, at->micro + s, arena);
         rc = rc ? rc : make_slice(d, &slice, at->repeat, arena);
         rc = rc ? rc : learn(d, &slice, out, arena);

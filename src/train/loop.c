@@ -132,6 +132,15 @@ static int open_batch(struct loop *l)
     return ERR_OK;
 }
 
+/* A tenth stays for the system, MPI and HDF5. Collective over the world. */
+static size_t memory_of(const struct loop *l)
+{
+    int rank, size;
+    size_t there = mem_available();
+    comm_node(l->world, &rank, &size);
+    return (size_t)(0.9 * (double)there / size);
+}
+
 static int open_objective(struct loop *l)
 {
     const struct train_spec *s = l->spec;
@@ -142,7 +151,9 @@ static int open_objective(struct loop *l)
     env.max_tokens = tokens;
     env.max_len = s->data.length;
     env.steps = s->train.steps;
+    env.max_seqs = (s->train.batch + l->replicas - 1) / l->replicas;
     env.repeat = s->train.repeat;
+    env.memory = memory_of(l);
     env.seed = (uint64_t)s->train.seed;
     int rc = comm_agree(l->world, s->objective->open(&l->self, s->objective_opts, &env));
     if (rc)

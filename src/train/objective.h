@@ -29,7 +29,9 @@ struct train_env {                    /* what the loop gives an objective to ope
     const struct kern_table *kern;
     int64_t max_tokens, max_len; /* of a micro-batch, of a sequence */
     int64_t steps;               /* of the whole training */
+    int64_t max_seqs;            /* sequences that this rank takes of a batch at most, in one micro-batch or several */
     int64_t repeat;              /* steps that each batch serves, one after the other; 1 as a rule */
+    size_t memory;               /* bytes that this rank may take; 0: not known */
     uint64_t seed;
 };
 

@@ -9,12 +9,12 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "tests/t.h"
+#include "train/curve.h"
 #include "train/loop.h"
-
-enum { MOST = 16 };
 
 static struct comm_group *world;
 static char dir[64], text[80];
+static const char *repeat = "train.repeat=1"; /* of the trainings that follow */
 
 /* Few tokens, four sequences a step. */
 static const char *const common[] = {"model=\"data/asterism-S\"",
@@ -29,11 +29,11 @@ static const char *const common[] = {"model=\"data/asterism-S\"",
                                      "train.micro_tokens=160",
                                      "train.warmup=1",
                                      "train.threads=1"};
-enum { COMMON = sizeof common / sizeof common[0] };
+enum { COMMON = sizeof common / sizeof common[0], MOST_KEYS = COMMON + 5 };
 
 struct job {
     char files[128], output[128], steps[32];
-    const char *override[COMMON + 4];
+    const char *override[MOST_KEYS];
 };
 
 static void job_of(struct job *j, const char *name, int steps)
@@ -46,6 +46,7 @@ static void job_of(struct job *j, const char *name, int steps)
     j->override[COMMON + 1] = j->output;
     j->override[COMMON + 2] = j->steps;
     j->override[COMMON + 3] = "train.save_s=0";
+    j->override[COMMON + 4] = repeat;
 }
 
 static bool after(void *context)
@@ -59,7 +60,7 @@ static struct loop_result train(const char *name, int steps, int stop, const str
 {
     struct job j;
     struct loop_result r = {0};
-    struct loop_opts o = {.overrides = j.override, .n_overrides = COMMON + 4};
+    struct loop_opts o = {.overrides = j.override, .n_overrides = MOST_KEYS};
     job_of(&j, name, steps);
     if (stop > 0) {
         o.stop = after;
@@ -122,9 +123,9 @@ static void gradients_do_not_depend_on_the_number_of_ranks(void)
     comm_barrier(world);
 }
 
-static void compare_bits(const char *file)
+static void compare_bits(const char *file, const char *whole, const char *parts)
 {
-    struct safetensors *a = open_file("whole", file), *b = open_file("parts", file);
+    struct safetensors *a = open_file(whole, file), *b = open_file(parts, file);
     for (int64_t i = 0; a && b && i < st_count(a); i++) {
         const struct st_tensor *x = st_at(a, i), *y = st_find(b, st_at(a, i)->name);
         if (!strcmp(x->name, "curve")) /* has seconds in it */
@@ -147,11 +148,54 @@ static void an_interrupted_training_goes_on_to_the_same_bits(void)
     r = train("parts", 5, 0, world);
     T_CHECK(!r.stopped && r.steps == 5);
     if (t_rank == 0) {
-        compare_bits("checkpoint-5-0.safetensors");
-        compare_bits("gates.safetensors");
+        compare_bits("checkpoint-5-0.safetensors", "whole", "parts");
+        compare_bits("gates.safetensors", "whole", "parts");
     }
     r = train("parts", 5, 0, world); /* complete: nothing to do */
     T_CHECK(!r.stopped && r.steps == 5);
+}
+
+/* A batch of several sequences a rank serves three steps: it is read once and kept; a training that stops after every step
+ * reads it anew each time. */
+static void sequences_kept_for_later_steps_give_the_bits_of_reading_them_anew(void)
+{
+    repeat = "train.repeat=3";
+    struct loop_result r = train("kept", 4, 0, world);
+    T_EQ(r.steps, 4);
+    for (int i = 1; i <= 4; i++)
+        r = train("anew", 4, 1, world);
+    T_CHECK(!r.stopped && r.steps == 4);
+    if (t_rank == 0) {
+        compare_bits("checkpoint-4-0.safetensors", "kept", "anew");
+        compare_bits("gates.safetensors", "kept", "anew");
+        struct safetensors *s = open_file("kept", "checkpoint-4-0.safetensors");
+        const struct st_tensor *curve = s ? st_find(s, "curve") : NULL;
+        for (int i = 0; curve && i < 4; i++) { /* tokens that the model has read */
+            double row[CURVE_COLUMNS];
+            memcpy(row, (const char *)curve->data + (size_t)i * sizeof row, sizeof row);
+            T_EQ(row[CURVE_TOKENS], i % 3 ? 0 : 4 * 160);
+        }
+        st_close(s);
+    }
+    repeat = "train.repeat=1";
+}
+
+static void what_does_not_fit_into_memory_is_refused(void)
+{
+    struct job j;
+    struct loop_result r;
+    repeat = "train.repeat=1000";
+    job_of(&j, "large", 1);
+    const char *over[MOST_KEYS + 3];
+    memcpy(over, j.override, sizeof j.override);
+    over[MOST_KEYS] = "train.batch=1000000", over[MOST_KEYS + 1] = "data.length=2000",
+    over[MOST_KEYS + 2] = "train.micro_tokens=2000";
+    struct loop_opts o = {.overrides = over, .n_overrides = MOST_KEYS + 3};
+    T_EQ(loop_train(&o, world, &r), ERR_NOMEM);
+    if (!strstr(err_text(), "train.batch") || !strstr(err_text(), "train.repeat"))
+        T_FAIL("%s", err_text());
+    err_clear();
+    repeat = "train.repeat=1";
 }
 
 static void other_options_do_not_go_on_from_a_checkpoint(void)
@@ -159,7 +203,7 @@ static void other_options_do_not_go_on_from_a_checkpoint(void)
     struct job j;
     struct loop_result r;
     job_of(&j, "parts", 6);
-    struct loop_opts o = {.overrides = j.override, .n_overrides = COMMON + 4};
+    struct loop_opts o = {.overrides = j.override, .n_overrides = MOST_KEYS};
     int rc = loop_train(&o, world, &r);
     T_CHECK(rc == ERR_ARG);
     if (!strstr(err_text(), "--fresh"))
@@ -198,6 +242,8 @@ int main(int argc, char **argv)
     comm_barrier(world);
     T_RUN(gradients_do_not_depend_on_the_number_of_ranks);
     T_RUN(an_interrupted_training_goes_on_to_the_same_bits);
+    T_RUN(sequences_kept_for_later_steps_give_the_bits_of_reading_them_anew);
+    T_RUN(what_does_not_fit_into_memory_is_refused);
     T_RUN(other_options_do_not_go_on_from_a_checkpoint);
     comm_barrier(world);
     if (t_rank == 0) {

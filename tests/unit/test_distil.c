@@ -422,13 +422,13 @@ static void what_is_captured_is_what_brute_force_gives_in_any_chunks(void)
     static struct sequence s, dense;
     static const int64_t row[CR] = {0, 15, 77, 128, 149}, chunk[] = {CT, 64, 37, 1};
     struct capture_dims d = {.heads = CH, .kv_heads = CG, .dim = D, .hidden = HID, .layers = 2, .block = B, .max_tokens = CT + 20};
-    struct capture c;
+    struct capture both[2]; /* two sequences side by side, in turn */
     struct arena run;
     d.max_rows = CR + 2;
     d.context = d.peak = true;
-    T_CHECK(arena_open(&run, "run", capture_bytes(&d)) == ERR_OK);
-    T_CHECK(capture_alloc(&c, &d, &run) == ERR_OK);
-    struct capture_opts o = {&c};
+    T_CHECK(arena_open(&run, "run", capture_bytes(&d, 2)) == ERR_OK);
+    T_CHECK(capture_alloc(both, 2, &d, &run) == ERR_OK);
+    struct capture_opts o;
     random_floats(s.q, CT * CH * D, 1);
     random_floats(s.q0, CT * CH * D, 2);
     random_floats(s.k, CT * CG * D, 3);
@@ -440,15 +440,19 @@ static void what_is_captured_is_what_brute_force_gives_in_any_chunks(void)
         struct attn_shape shape = {.heads = CH, .kv_heads = CG, .dim = D, .hidden = HID, .layer = 1, .n_layers = 2};
         shape.scale = (float)(1 / sqrt(D));
         shape.window = i == 1 ? 50 : 0;
-        memcpy(c.row, row, sizeof row);
-        capture_begin(&c, CT, CR);
+        o.to = &both[i % 2];
+        memcpy(o.to->row, row, sizeof row);
+        capture_begin(o.to, CT, CR);
         feed(&s, &capture_method, &o, &shape, chunk[i]);
         feed(&dense, attn_find("dense"), NULL, &shape, chunk[i]);
         T_CHECK(!memcmp(s.out, dense.out, sizeof s.out));
-        check_masses(&s, &c, shape.window);
-        check_pools(&s, &c);
-        check_rows(&s, &c);
+        check_masses(&s, o.to, shape.window);
+        check_pools(&s, o.to);
+        check_rows(&s, o.to);
     }
+    check_masses(&s, &both[0], 0); /* reading the other has left it as it was */
+    check_pools(&s, &both[0]);
+    check_rows(&s, &both[0]);
     arena_close(&run);
 }
 
