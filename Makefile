@@ -3,7 +3,7 @@
 ##   make demo         install what is missing, build, evaluate the embedded model on three tasks with 3 MPI ranks
 ##   make check        build and run every test (make test is the same)
 ##   make fuzz         libFuzzer on every tests/fuzz/fuzz_*.c, FUZZ_S seconds each (60), with clang; FUZZ=NAME: only that one
-##   make bench        speed of each kernel and of the engine against this machine's measured limits
+##   make bench        speed of each kernel and of the engine against this machine's measured limits (BENCH_MODELS=FOLDERS)
 ##   make deps         install the Debian packages we need (without root: says what to ask for)
 ##   make format lint  clang-format in place; clang-tidy and cppcheck
 ##   make install      PREFIX=/usr/local DESTDIR=
@@ -109,8 +109,12 @@ $(B)/tests/%: tests/%.c $(LIB) $(B)/flags
 check test: tests
 	@tests/plan.sh $(B) | tests/run.sh
 
+# Checkpoints whose prefill and decoding `make bench` measures beside the random 125M shape.
+BENCH_MODELS ?= data/asterism-S $(wildcard ../shared/models/asterism-M)
+
 bench: all $(BENCH)
 	@$(B)/asterism bench
+	@$(B)/asterism bench --only engine $(BENCH_MODELS:%=-m %)
 	@for b in $(BENCH); do echo "== $$b"; OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive} $$b || exit 1; done
 
 # clang through Open MPI's wrapper, in a build folder of its own. What it finds stands in build/fuzz as crash-*.

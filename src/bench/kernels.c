@@ -6,6 +6,8 @@
 #include <stdlib.h>
 
 #include "base/err.h"
+#include "base/timer.h"
+#include "kernels/blas.h"
 #include "kernels/linear.h"
 
 /* ---- linear layers ---- */
@@ -18,6 +20,7 @@ struct linear {
     int n, next; /* copies of the weights: with few rows each call takes another one, so that they come from memory */
     struct kern_mat w[COPIES];
     float *x, *y, *scratch;
+    float *plain; /* the weights as they come, for BLAS */
 };
 
 static int linear_open(struct bench *b, void *arg)
@@ -25,7 +28,7 @@ static int linear_open(struct bench *b, void *arg)
     struct linear *l = arg;
     struct kern_mat shape = {.dtype = l->dtype, .out = l->out, .in = l->in};
     size_t each = kern_mat_bytes(l->dtype, l->out, l->in);
-    float *rows = bench_numbers(l->out * l->in);
+    float *rows = l->plain = bench_numbers(l->out * l->in);
     double want = l->m <= 16 ? (double)b->buffer_bytes / (double)each : 1;
     l->n = 0;
     l->next = 0;
@@ -41,13 +44,14 @@ static int linear_open(struct bench *b, void *arg)
         if (ok)
             kern_mat_set(&b->kern, &l->w[i], 0, l->out, rows, l->in);
     }
-    free(rows);
     return ok ? ERR_OK : ERR_NOMEM;
 }
 
 static void linear_close(void *arg)
 {
     struct linear *l = arg;
+    free(l->plain);
+    l->plain = NULL;
     for (int i = 0; i < l->n; i++)
         free(l->w[i].data);
     free(l->x);
@@ -67,6 +71,40 @@ static int linear_call(struct bench *b, void *arg)
     return ERR_OK;
 }
 
+/* Seconds of a call: of ours, or of BLAS's product of the same matrices. */
+static double linear_time(struct bench *b, struct linear *l, bool blas)
+{
+    struct blas_gemm g = {.trans_b = true, .m = l->m, .n = l->out, .k = l->in, .alpha = 1, .a = l->x, .b = l->plain, .c = l->y};
+    g.lda = g.ldb = l->in, g.ldc = l->out;
+    double start = timer_now(), took;
+    int calls = 0;
+    do {
+        if (blas)
+            blas_gemm(&g);
+        else
+            linear_call(b, l);
+        calls++;
+        took = timer_now() - start;
+    } while (took < 0.02);
+    return took / calls;
+}
+
+/* In turn, so that whatever else the machine does meets both. */
+static void linear_note(struct bench *b, void *arg)
+{
+    struct linear *l = arg;
+    double ratio[BENCH_ROUNDS], rate[BENCH_ROUNDS];
+    if (!b->out || b->ranks > 1)
+        return;
+    for (int i = 0; i < b->o.rounds; i++) {
+        double theirs = linear_time(b, l, true), ours = linear_time(b, l, false);
+        ratio[i] = theirs / ours;
+        rate[i] = 2e-9 * (double)(l->out * l->in * l->m) / theirs;
+    }
+    fprintf(b->out, "    OpenBLAS's own product %.1f GFLOP/s; ours / OpenBLAS's %.2f\n", bench_median(rate, b->o.rounds),
+            bench_median(ratio, b->o.rounds));
+}
+
 static int linear_row(struct bench *b, struct linear *l)
 {
     double weights = (double)kern_mat_bytes(l->dtype, l->out, l->in);
@@ -78,6 +116,7 @@ static int linear_row(struct bench *b, struct linear *l)
                            .open = linear_open,
                            .call = linear_call,
                            .close = linear_close,
+                           .note = l->dtype == KERN_F32 && l->m >= 64 ? linear_note : NULL,
                            .arg = l};
     snprintf(w.name, sizeof w.name, "linear %s %lld x %lld, %lld row%s", l->dtype == KERN_BF16 ? "bf16" : "f32", (long long)l->out,
              (long long)l->in, (long long)l->m, l->m > 1 ? "s" : "");
