@@ -47,6 +47,13 @@ static void mark_pattern(const struct tile_run *r, struct tile_room *w, const st
     }
 }
 
+/* Marks the blocks of 16 keys that hold a part of block J of the gate. */
+static void mark_block(const struct tile_run *r, struct tile_room *w, int64_t J, int64_t own)
+{
+    int64_t B = r->a->gate->block, first = J * B / KERN_KB, n = max64(1, B / KERN_KB);
+    memset(w->mark + first, 1, (size_t)min64(n, own + 1 - first));
+}
+
 /* Blocks of 16 keys that a token of the tile may look at, ascending. */
 static void list_blocks(const struct tile_run *r, struct tile_room *w, struct tile *t)
 {
@@ -54,7 +61,6 @@ static void list_blocks(const struct tile_run *r, struct tile_room *w, struct ti
     int64_t last = t->at.t0 + t->at.count - 1, own = last / KERN_KB;
     struct tile_span span = tile_span_of(a, t->at.t0);
     bool hard = a->rule->mask == BACK_HARD;
-    int64_t per = a->gate ? a->gate->block / KERN_KB : 1;
     bool chosen = a->rule->mask != BACK_DENSE; /* by what the gate has left of the blocks */
     float least = hard ? -FLT_MAX : a->rule->cut < 0 ? (float)a->rule->cut : -INFINITY;
     memset(w->mark, !chosen, (size_t)(own + 1));
@@ -68,7 +74,7 @@ static void list_blocks(const struct tile_run *r, struct tile_room *w, struct ti
         const float *lm = w->gate.lm + i * w->gate.ld;
         for (int64_t J = 0; J <= set->own; J++)
             if (lm[J] >= least)
-                memset(w->mark + J * per, 1, (size_t)min64(per, own + 1 - J * per));
+                mark_block(r, w, J, own);
     }
     t->n_blocks = 0;
     for (int64_t b = 0; b <= own; b++)
@@ -138,17 +144,32 @@ static struct chunk take_summaries(const struct tile_run *r, struct tile_room *w
 
 /* ---- scores under the mask ---- */
 
+/* Two blocks of the gate share a block of 16 keys (block = 8): the weight of each goes to its own keys in the scores. */
+static void weigh_halves(const struct tile_run *r, struct tile_room *w, int64_t i, int64_t x, int64_t b)
+{
+    const float *lm = w->gate.lm + i * w->gate.ld;
+    int64_t B = r->a->gate->block, first = b * KERN_KB / B, own = w->gate.set[i].own;
+    for (int64_t h = 0; h < r->heads; h++) {
+        float *s = w->s + (i * r->heads + h) * TILE_STRIDE + x * KERN_KB;
+        for (int64_t J = first; J <= own && J < first + KERN_KB / B; J++, s += B)
+            for (int64_t j = 0; j < B; j++)
+                s[j] += lm[J];
+    }
+}
+
 /* Bias of each block for token i; keys of blocks that it sees in part are put to -INFINITY in its rows of S. */
 static void mask_token(const struct tile_run *r, struct tile_room *w, const struct tile *t, const struct chunk *c, int64_t i)
 {
-    int64_t tok = t->at.t0 + i, per = r->a->gate ? r->a->gate->block / KERN_KB : 1;
+    int64_t tok = t->at.t0 + i, B = r->a->gate ? r->a->gate->block : KERN_KB;
     const float *lm = r->a->gate ? w->gate.lm + i * w->gate.ld : NULL;
     struct tile_span span = tile_span_of(r->a, tok);
     float *bias = w->bias + i * TILE_BLOCKS;
     for (int64_t x = 0; x < c->blocks; x++) {
         int64_t k0 = (int64_t)c->block[x] * KERN_KB, k1 = k0 + KERN_KB - 1;
         bool none = k0 > tok || (k1 < span.from && k0 >= span.sink);
-        bias[x] = none ? -INFINITY : lm ? lm[c->block[x] / per] : 0;
+        bias[x] = none ? -INFINITY : lm && B >= KERN_KB ? lm[k0 / B] : 0;
+        if (!none && B < KERN_KB)
+            weigh_halves(r, w, i, x, c->block[x]);
         if (none || (k1 <= tok && (k0 >= span.from || k1 < span.sink)))
             continue;
         for (int64_t h = 0; h < r->heads; h++)
@@ -325,10 +346,30 @@ static void credit_summaries(const struct tile_run *r, struct tile_room *w, cons
         }
 }
 
+/* As below, for two blocks of the gate in one of 16 keys: from the gradients of the scores, which lie in dp. */
+static void credit_halves(const struct tile_run *r, struct tile_room *w, const struct tile *t, const struct chunk *c)
+{
+    int64_t B = r->a->gate->block;
+    for (int64_t row = 0; row < t->rows; row++) {
+        float *a = w->gate.a + row / r->heads * w->gate.ld;
+        for (int64_t x = 0; x < c->blocks * KERN_KB / B; x++) {
+            const float *ds = w->dp + row * TILE_STRIDE + x * B;
+            float sum = 0;
+            for (int64_t j = 0; j < B; j++)
+                sum += ds[j];
+            a[c->block[x * B / KERN_KB] * KERN_KB / B + x % (KERN_KB / B)] += sum;
+        }
+    }
+}
+
 /* d ln m: sums over a block of 16 keys, several of which may make a block of the gate. */
 static void credit_blocks(const struct tile_run *r, struct tile_room *w, const struct tile *t, const struct chunk *c)
 {
     int64_t per = r->a->gate->block / KERN_KB;
+    if (per == 0) {
+        credit_halves(r, w, t, c);
+        return;
+    }
     for (int64_t i = 0; i < t->at.count; i++)
         for (int64_t x = 0; x < c->blocks; x++)
             w->gate.a[i * w->gate.ld + c->block[x] / per] += w->sums[i * TILE_BLOCKS + x];

@@ -113,8 +113,8 @@ static int check(const struct net *n, const struct net_step *s)
         bool gates = r->mask == BACK_SOFT || r->mask == BACK_HARD;
         if (gates && !n->gate.layer)
             return err_set(ERR_ARG, "layer %lld is to choose its keys, and the net has no gates", (long long)l);
-        if (gates && (r->select.block < KERN_KB || r->select.block % KERN_KB))
-            return err_set(ERR_ARG, "block = %lld: training works on blocks of 16, 32, 64 or 128 tokens",
+        if (gates && (r->select.block < KERN_KB ? r->select.block != KERN_KB / 2 : r->select.block % KERN_KB))
+            return err_set(ERR_ARG, "block = %lld: training works on blocks of 8, 16, 32, 64 or 128 tokens",
                            (long long)r->select.block);
         if (r->mask == BACK_SOFT && !(r->temperature > 0))
             return err_set(ERR_ARG, "a temperature of %g: it must be above 0", r->temperature);
@@ -229,6 +229,6 @@ size_t net_step_bytes(const struct net *n, const struct back_rule *rule, int64_t
     }
     z = most + arena_bytes(L + 1, sizeof(struct layer_keep)) + bytes((L + 2) * tokens * s->hidden);
     z += bytes(L * tokens * s->heads * s->dim) + bytes(L * tokens * s->heads) + bytes(L * tokens * n->gate.units);
-    z += layer_take(NULL, n, &w, tokens, true) + 2 * bytes(longest * half) + 2 * bytes(longest / 16 * half) + 64;
+    z += layer_take(NULL, n, &w, tokens, true) + 2 * bytes(longest * half) + 2 * bytes(longest / (KERN_KB / 2) * half) + 64;
     return z + (teacher ? forward_bytes(n->model, tokens, longest, false) : 0);
 }

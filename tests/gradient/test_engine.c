@@ -143,6 +143,16 @@ static void learned_budgets_and_summaries_give_the_trained_loss(void)
     check_ast("gates", o);
 }
 
+static void halves_of_kernel_blocks_give_the_trained_loss(void)
+{
+    static const int64_t sizes[] = {8, 16};
+    struct sparse_opts o = ast_opts();
+    o.block = 8;
+    check_ast("gates", o);
+    o.budget = SELECT_LEARNED, o.keep = 0, o.summary = (struct cfg_ints){2, sizes};
+    check_ast("all", o);
+}
+
 static void merged_adapters_give_the_trained_loss(void)
 {
     check_ast("gates+adapters", ast_opts());
@@ -230,6 +240,7 @@ int main(int argc, char **argv)
     make_model();
     T_RUN(saved_gates_give_the_trained_loss);
     T_RUN(learned_budgets_and_summaries_give_the_trained_loss);
+    T_RUN(halves_of_kernel_blocks_give_the_trained_loss);
     T_RUN(merged_adapters_give_the_trained_loss);
     T_RUN(saved_weights_give_the_trained_loss);
     T_RUN(a_window_is_trained_as_it_runs);
