@@ -46,14 +46,16 @@ static void make_model(void)
     }
 }
 
-static void *open_lm(const char *what, const struct sparse_opts *opts)
+/* Trained tensors are moved away from a start that would hide mistakes by `moved`. */
+static void *open_lm(const char *what, const struct sparse_opts *opts, double dense, double moved)
 {
     struct cfg *cfg = NULL;
-    char text[64];
+    char text[64], share[64];
     void *self = NULL;
     snprintf(text, sizeof text, "objective.what=%s", what);
-    const char *const over[] = {text, "objective.rank=3", "objective.lambda=0.5", "objective.kl=0.25"};
-    T_EQ(cfg_open(&cfg, NULL, over, 4), ERR_OK);
+    snprintf(share, sizeof share, "objective.dense=%g", dense);
+    const char *const over[] = {text, share, "objective.rank=3", "objective.lambda=0.5", "objective.kl=0.25"};
+    T_EQ(cfg_open(&cfg, NULL, over, 5), ERR_OK);
     T_EQ(cfg_load(cfg, "objective", lm()->fields, options), ERR_OK);
     cfg_close(cfg);
     struct train_env env = {.model = folder, .gate = "", .method = &attn_ast, .method_opts = opts, .kern = &kern, .max_tokens = N};
@@ -62,7 +64,7 @@ static void *open_lm(const char *what, const struct sparse_opts *opts)
     for (int64_t i = 0; self && i < lm()->params(self)->n; i++) {
         struct train_param *p = &lm()->params(self)->at[i];
         for (int64_t j = 0; j < p->n; j++)
-            p->w[j] += (float)(0.1 * sin((double)(5 * j + 3 * i)));
+            p->w[j] += (float)(moved * sin((double)(5 * j + 3 * i)));
     }
     T_EQ(lm()->update(self, &(struct train_at){0}, NULL), ERR_OK);
     return self;
@@ -75,15 +77,22 @@ static void run(void *self, int64_t first, int64_t n, struct train_sums *sums, s
         at[i] = i * LEN;
     struct model_batch b = {.n_seq = n, .at = at, .token = token + first * LEN, .target = target + first * LEN};
     when.temperature = 0.5;
+    when.micro += first;
     T_EQ(lm()->step(self, &b, &when, sums, &step), ERR_OK);
 }
 
-static void check(const char *what)
+static struct sparse_opts learned(void)
 {
     struct sparse_opts o;
     T_EQ(cfg_defaults(attn_ast.fields, &o), ERR_OK);
     o.keep = 0, o.local = 20, o.budget = SELECT_LEARNED;
-    void *self = open_lm(what, &o);
+    return o;
+}
+
+static void check(const char *what, double dense)
+{
+    struct sparse_opts o = learned();
+    void *self = open_lm(what, &o, dense, 0.1);
     struct train_params *p = lm()->params(self);
     int64_t total = train_params_total(p), size = world->size, first = SEQS * world->rank / size,
             end = SEQS * (world->rank + 1) / size;
@@ -117,17 +126,74 @@ static void check(const char *what)
 
 static void gradients_of_gates_are_those_of_one_rank(void)
 {
-    check("gates");
+    check("gates", 0);
 }
 
 static void gradients_of_adapters_are_those_of_one_rank(void)
 {
-    check("gates+adapters");
+    check("gates+adapters", 0);
 }
 
 static void gradients_of_all_weights_are_those_of_one_rank(void)
 {
-    check("all");
+    check("all", 0);
+}
+
+/* Ranks that have nothing but dense sequences among them. */
+static void gradients_with_dense_sequences_are_those_of_one_rank(void)
+{
+    check("gates+adapters", 0.5);
+}
+
+static int part(const char *name)
+{
+    int i = 0;
+    while (lm()->parts[i] && strcmp(lm()->parts[i], name) != 0)
+        i++;
+    T_CHECK(lm()->parts[i] != NULL);
+    return i;
+}
+
+/* KL from the dense model a token, with weights as they were read; was anything chosen? */
+static double divergence(double dense, bool *chose)
+{
+    struct sparse_opts o = learned();
+    struct train_sums sums = {0};
+    void *self = open_lm("gates+adapters", &o, dense, 0);
+    run(self, 0, SEQS, &sums, (struct train_at){0});
+    lm()->close(self);
+    *chose = sums.part[part("density")].n > 0;
+    return sums.part[part("kl")].sum / sums.part[part("kl")].n;
+}
+
+static void dense_sequences_of_untouched_weights_do_not_diverge(void)
+{
+    bool chose;
+    T_NEAR(divergence(1, &chose), 0, 1e-7);
+    T_CHECK(!chose);
+    T_CHECK(divergence(0, &chose) > 1e-5);
+    T_CHECK(chose);
+}
+
+/* Sequences are read one by one; which are dense can be seen from what they tell of the density. */
+static void the_share_of_dense_sequences_is_the_one_asked_for(void)
+{
+    static const double share[] = {0.25, 0.3, 0.125, 0.9};
+    enum { MANY = 40 };
+    struct sparse_opts o = learned();
+    for (int s = 0; s < 4; s++) {
+        void *self = open_lm("gates", &o, share[s], 0);
+        int count = 0, gap = 0;
+        for (int i = 0; i < MANY; i++) {
+            struct train_sums sums = {0};
+            run(self, 0, 1, &sums, (struct train_at){.micro = i});
+            bool dense = sums.part[part("density")].n <= 0;
+            count += dense, gap = dense ? 0 : gap + 1;
+            T_CHECK(gap < 1 / share[s]); /* spread evenly */
+        }
+        T_EQ(count, lround(MANY * share[s]));
+        lm()->close(self);
+    }
 }
 
 int main(int argc, char **argv)
@@ -142,6 +208,9 @@ int main(int argc, char **argv)
     T_RUN(gradients_of_gates_are_those_of_one_rank);
     T_RUN(gradients_of_adapters_are_those_of_one_rank);
     T_RUN(gradients_of_all_weights_are_those_of_one_rank);
+    T_RUN(gradients_with_dense_sequences_are_those_of_one_rank);
+    T_RUN(dense_sequences_of_untouched_weights_do_not_diverge);
+    T_RUN(the_share_of_dense_sequences_is_the_one_asked_for);
     arena_close(&step);
     comm_barrier(world);
     char command[FILE_PATH + 16];
