@@ -15,7 +15,7 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 
-static const char format[] = "asterism-training-1", newest[] = "checkpoint";
+static const char format[] = "asterism-training-2", newest[] = "checkpoint";
 enum { KINDS = 3, NAME = TRAIN_NAME + 4 };
 static const char kind[KINDS] = {'w', 'm', 'v'};
 
@@ -158,6 +158,22 @@ static int read_tensor(const struct safetensors *st, const char *path, const cha
     return ERR_OK;
 }
 
+/* ERR_ARG that names the first line in which two jobs differ. */
+static int other_job(const char *path, const char *was, const char *is)
+{
+    enum { MOST = 120 };
+    size_t line = 0;
+    for (size_t i = 0; was[i] && was[i] == is[i]; i++)
+        line = was[i] == '\n' ? i + 1 : line;
+    was += line, is += line;
+    size_t n = strcspn(was, "\n"), m = strcspn(is, "\n");
+    return err_set(ERR_ARG,
+                   "%s: was made with other options, data or weights: '%.*s%s' then, '%.*s%s' now; go on with those, or start "
+                   "over with --fresh",
+                   path, (int)(n < MOST ? n : MOST), was, n > MOST ? "..." : "", (int)(m < MOST ? m : MOST), is,
+                   m > MOST ? "..." : "");
+}
+
 static int read_all(struct ckpt *c, const struct safetensors *st, const char *path)
 {
     const char *kind_of = st_metadata(st, "format"), *job = st_metadata(st, "job"), *step = st_metadata(st, "step");
@@ -166,8 +182,7 @@ static int read_all(struct ckpt *c, const struct safetensors *st, const char *pa
     if (!kind_of || strcmp(kind_of, format) || !job || !step || !curve || curve->rank != 2 || curve->dim[1] != CURVE_COLUMNS)
         return err_set(ERR_FORMAT, "%s: not a training checkpoint of this program; --fresh starts over", path);
     if (strcmp(job, c->job))
-        return err_set(ERR_ARG, "%s: was made with other options, data or model; go on with those, or start over with --fresh",
-                       path);
+        return other_job(path, job, c->job);
     c->step = strtoll(step, NULL, 10);
     c->curve->n = curve->dim[0];
     if (c->step != c->curve->n || c->step > c->steps)

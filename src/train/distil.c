@@ -155,6 +155,7 @@ static int make_gates(struct distil *d)
     for (int64_t l = 0; !rc && l < m->layers; l++)
         for (int i = 0; !rc && i < GATE_TENSORS; i++)
             rc = add_tensor(d, l, i, copy_tensor(&d->p, gates_params(start), l, i));
+    d->list.base = m->sha256;
     gates_close(start);
     return rc;
 }

@@ -186,6 +186,7 @@ static int open_it(void **self, const void *opts, const struct train_env *env)
     rc = rc || !l->ast ? rc : check_gates(l);
     rc = rc ? rc : make_rules(l);
     if (!rc) {
+        l->net->params.base = model_info(l->net->model)->sha256;
         l->net->params.state = &l->lambda;
         l->net->params.n_state = l->o->density > 0;
     }

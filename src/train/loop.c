@@ -44,7 +44,7 @@ struct loop {
     struct arena run, step;
     int64_t next; /* step to come */
     double before_s, start_s, flops;
-    char job[SHA_HEX]; /* what decides the result */
+    struct buf job; /* what decides the result: lines "name = value" */
 };
 
 static bool first_rank(const struct loop *l)
@@ -172,22 +172,22 @@ static int open_objective(struct loop *l)
 
 /* ---- checkpoints ---- */
 
+/* Weights and starting gates count by what is in them, not by where they lie. */
 static int identity(struct loop *l)
 {
-    struct buf b = {0};
-    struct model_info info;
-    int rc = spec_identity(l->spec, &b);
-    rc = rc ? rc : model_peek(&info, l->spec->model);
-    rc = rc ? rc : buf_printf(&b, "data %s\nmodel %s %lld\n", data_sha256(l->data), info.arch, (long long)info.parameters);
-    rc = rc ? rc : sha_bytes(buf_text(&b), b.len, l->job);
-    buf_free(&b);
-    return rc;
+    char gates[SHA_HEX] = "";
+    int rc = spec_identity(l->spec, &l->job);
+    if (!rc && l->spec->gate[0])
+        rc = sha_file(l->spec->gate, gates);
+    return rc ? rc
+              : buf_printf(&l->job, "data's fingerprint = %s\nmodel's fingerprint = %s\ngates' fingerprint = %s\n",
+                           data_sha256(l->data), l->params->base, gates);
 }
 
 static struct ckpt checkpoint(struct loop *l)
 {
     return (struct ckpt){.folder = l->spec->output,
-                         .job = l->job,
+                         .job = buf_text(&l->job),
                          .params = l->params,
                          .adamw = &l->adamw,
                          .curve = &l->curve,
@@ -433,6 +433,7 @@ static void close_all(struct loop *l)
     free(l->batch.token);
     free(l->batch.target);
     free(l->curve.v);
+    buf_free(&l->job);
     comm_free(l->same);
     comm_free(l->model);
     spec_close(l->spec);

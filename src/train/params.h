@@ -24,8 +24,9 @@ struct train_param {
 struct train_params {
     struct train_param *at; /* (n,) in an order that is the same on every rank and in every run */
     int64_t n;
-    double *state;   /* (n_state,) what else an objective must remember (multipliers), saved bit for bit */
-    int64_t n_state; /* 0: nothing */
+    double *state;    /* (n_state,) what else an objective must remember (multipliers), saved bit for bit */
+    int64_t n_state;  /* 0: nothing */
+    const char *base; /* fingerprint of the model that the training started from; borrowed */
 };
 
 /* Room for the list itself; ERR_NOMEM. */

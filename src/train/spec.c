@@ -67,8 +67,9 @@ static const struct cfg_field sweep_fields[] = {
 };
 /* clang-format on */
 
-/* Options that do not decide the result. */
-static const char *const apart[] = {"output", "name", "train.threads", "train.save_s", "train.isa", "train.micro_tokens"};
+/* Options that do not decide the result; of model and gates the contents do (train/loop.c). */
+static const char *const apart[] = {"output",        "name",         "model",     "gate",
+                                    "train.threads", "train.save_s", "train.isa", "train.micro_tokens"};
 
 static char *name_of(const char *given, const char *path)
 {

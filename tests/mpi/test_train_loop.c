@@ -14,22 +14,15 @@
 
 static struct comm_group *world;
 static char dir[64], text[80];
-static const char *repeat = "train.repeat=1"; /* of the trainings that follow */
+/* of the trainings that follow */
+static const char *repeat = "train.repeat=1", *model = "model=\"data/asterism-S\"", *gate = "gate=\"\"";
 
 /* Few tokens, four sequences a step. */
-static const char *const common[] = {"model=\"data/asterism-S\"",
-                                     "objective.objective=\"distil\"",
-                                     "objective.rows=24",
-                                     "objective.local=16",
-                                     "objective.keep=64",
-                                     "objective.budget=0.9",
-                                     "objective.context=true",
-                                     "data.length=160",
-                                     "train.batch=4",
-                                     "train.micro_tokens=160",
-                                     "train.warmup=1",
-                                     "train.threads=1"};
-enum { COMMON = sizeof common / sizeof common[0], MOST_KEYS = COMMON + 5 };
+static const char *const common[] = {
+    "objective.objective=\"distil\"", "objective.rows=24",      "objective.local=16", "objective.keep=64",
+    "objective.budget=0.9",           "objective.context=true", "data.length=160",    "train.batch=4",
+    "train.micro_tokens=160",         "train.warmup=1",         "train.threads=1"};
+enum { COMMON = sizeof common / sizeof common[0], MOST_KEYS = COMMON + 7 };
 
 struct job {
     char files[128], output[128], steps[32];
@@ -47,6 +40,8 @@ static void job_of(struct job *j, const char *name, int steps)
     j->override[COMMON + 2] = j->steps;
     j->override[COMMON + 3] = "train.save_s=0";
     j->override[COMMON + 4] = repeat;
+    j->override[COMMON + 5] = model;
+    j->override[COMMON + 6] = gate;
 }
 
 static bool after(void *context)
@@ -214,6 +209,67 @@ static void other_options_do_not_go_on_from_a_checkpoint(void)
     T_EQ(r.steps, 6);
 }
 
+/* rank 0's */
+static void shell(const char *format, const char *a, const char *b)
+{
+    char command[512];
+    snprintf(command, sizeof command, format, a, b);
+    T_CHECK(system(command) == 0);
+}
+
+static void refused(const char *name, const char *why)
+{
+    struct job j;
+    struct loop_result r;
+    struct loop_opts o = {.overrides = j.override, .n_overrides = MOST_KEYS};
+    job_of(&j, name, 2);
+    T_EQ(loop_train(&o, world, &r), ERR_ARG);
+    if (!strstr(err_text(), why))
+        T_FAIL("%s", err_text());
+    err_clear();
+}
+
+/* One bit of one weight. */
+static void change_weights(const char *file)
+{
+    FILE *f = fopen(file, "r+b");
+    int c = f && !fseek(f, -2, SEEK_END) ? fgetc(f) : EOF;
+    T_CHECK(c != EOF && !fseek(f, -2, SEEK_END) && fputc(c ^ 1, f) != EOF && fclose(f) == 0);
+}
+
+static void other_weights_or_gates_do_not_go_on_from_a_checkpoint(void)
+{
+    char copy[128], file[160], start[128];
+    snprintf(copy, sizeof copy, "model=\"%s/copy\"", dir);
+    snprintf(file, sizeof file, "%s/copy/model.safetensors", dir);
+    snprintf(start, sizeof start, "gate=\"%s/start\"", dir);
+    if (t_rank == 0) {
+        shell("cp -r data/asterism-S %s/%s", dir, "copy");
+        shell("chmod -R u+w %s/%s", dir, "copy");
+        shell("cp %s/whole/gates.safetensors %s/start", dir, dir);
+    }
+    comm_barrier(world);
+    gate = start;
+    train("weights", 2, 1, world);
+    gate = "gate=\"\"";
+    refused("weights", "gates' fingerprint");
+    if (t_rank == 0)
+        shell("cp %s/start %s/moved", dir, dir);
+    comm_barrier(world);
+    snprintf(start, sizeof start, "gate=\"%s/moved\"", dir);
+    gate = start;
+    model = copy;
+    struct loop_result r = train("weights", 2, 1, world); /* the same, elsewhere */
+    T_EQ(r.steps, 2);
+    if (t_rank == 0)
+        change_weights(file);
+    comm_barrier(world);
+    gate = "gate=\"\"";
+    train("other", 2, 1, world);
+    model = "model=\"data/asterism-S\"";
+    refused("other", "model's fingerprint");
+}
+
 static void make_text(void)
 {
     FILE *f = fopen(text, "w");
@@ -245,6 +301,7 @@ int main(int argc, char **argv)
     T_RUN(sequences_kept_for_later_steps_give_the_bits_of_reading_them_anew);
     T_RUN(what_does_not_fit_into_memory_is_refused);
     T_RUN(other_options_do_not_go_on_from_a_checkpoint);
+    T_RUN(other_weights_or_gates_do_not_go_on_from_a_checkpoint);
     comm_barrier(world);
     if (t_rank == 0) {
         char command[128];
