@@ -156,6 +156,9 @@ struct kern_table {
     /* row r sees the blocks block[ptr[i]] .. block[ptr[i+1]-1], i = r / max(1, share): no work on a union.
      * What a row gets depends, to the bit, on its own list alone */
     void (*tile_gather)(const struct kern_tile *t, const struct kern_kv *kv, const int64_t *ptr, const int32_t *block);
+    /* as tile_blocks, of half blocks: half[i] is the keys 8 half[i] .. 8 half[i] + 7. Both halves of a block side by side
+     * save work; the bits are those of the same keys in the same order in any other call */
+    void (*tile_halves)(const struct kern_tile *t, const struct kern_kv *kv, const int32_t *half, const uint64_t *mask, int64_t n);
     /* o /= l, lse = m + ln l; a row that saw no key: zeros, lse -INFINITY. lse may be NULL */
     void (*tile_end)(const struct kern_tile *t, float *lse);
 

@@ -5,6 +5,7 @@
 #define STEP_F32(acc, k, q) vfma(k, q, acc)
 #define STEP_BF16(acc, k, q) vfma(vbf_odd(k), vbf_odd(q), vfma(vbf_even(k), vbf_even(q), acc))
 #define STORE_BF16 vstore_bf16
+#include "kernels/simd_half.h"
 #include "kernels/simd_tile.h"
 
 extern const struct kern_table kern_avx2_attn;
@@ -14,5 +15,6 @@ const struct kern_table kern_avx2_attn = {
     .tile_dense = tile_dense,
     .tile_blocks = tile_blocks,
     .tile_gather = tile_gather,
+    .tile_halves = tile_halves,
     .tile_end = tile_end,
 };

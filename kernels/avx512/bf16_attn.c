@@ -5,6 +5,7 @@
 #define STEP_F32(acc, k, q) vfma(k, q, acc)
 #define STEP_BF16(acc, k, q) _mm512_dpbf16_ps(acc, (__m512bh)(k), (__m512bh)(q))
 #define STORE_BF16(p, x) _mm256_storeu_si256((__m256i *)(p), (__m256i)_mm512_cvtneps_pbh(x))
+#include "kernels/simd_half.h"
 #include "kernels/simd_tile.h"
 
 extern const struct kern_table kern_avx512_bf16_attn;
@@ -15,5 +16,6 @@ const struct kern_table kern_avx512_bf16_attn = {
     .tile_dense = tile_dense,
     .tile_blocks = tile_blocks,
     .tile_gather = tile_gather,
+    .tile_halves = tile_halves,
     .tile_end = tile_end,
 };

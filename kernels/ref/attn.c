@@ -65,10 +65,11 @@ static void some_keys(const struct kern_tile *t, int64_t r, const float *k, cons
     }
 }
 
-static void row_and_block(const struct kern_tile *t, const struct kern_kv *kv, int64_t r, int64_t block)
+/* keys first .. first+n-1, n <= KERN_KB, as far as the row sees them */
+static void row_and_keys(const struct kern_tile *t, const struct kern_kv *kv, int64_t r, int64_t first, int64_t n)
 {
     float k[KERN_KB * KERN_MAX_DIM], v[KERN_KB * KERN_MAX_DIM];
-    int64_t first = block * KERN_KB, last = first + KERN_KB;
+    int64_t last = first + n;
     if (t->begin && t->begin[r] > first)
         first = t->begin[r];
     last = t->end[r] < last ? t->end[r] : last;
@@ -78,6 +79,11 @@ static void row_and_block(const struct kern_tile *t, const struct kern_kv *kv, i
     ref_kv_keys(kv, first, last - first, k);
     ref_kv_values(kv, first, last - first, v);
     some_keys(t, r, k, v, last - first, kv->dtype == KERN_BF16);
+}
+
+static void row_and_block(const struct kern_tile *t, const struct kern_kv *kv, int64_t r, int64_t block)
+{
+    row_and_keys(t, kv, r, block * KERN_KB, KERN_KB);
 }
 
 void ref_tile_dense(const struct kern_tile *t, const struct kern_kv *kv, int64_t block0, int64_t block1)
@@ -101,6 +107,14 @@ void ref_tile_gather(const struct kern_tile *t, const struct kern_kv *kv, const 
     for (int64_t r = 0; r < t->rows; r++)
         for (int64_t i = ptr[r / share]; i < ptr[r / share + 1]; i++)
             row_and_block(t, kv, r, block[i]);
+}
+
+void ref_tile_halves(const struct kern_tile *t, const struct kern_kv *kv, const int32_t *half, const uint64_t *mask, int64_t n)
+{
+    for (int64_t r = 0; r < t->rows; r++)
+        for (int64_t i = 0; i < n; i++)
+            if (!mask || (mask[i] >> r & 1u))
+                row_and_keys(t, kv, r, half[i] * (KERN_KB / 2), KERN_KB / 2);
 }
 
 void ref_tile_end(const struct kern_tile *t, float *lse)

@@ -36,6 +36,7 @@ void ref_tile_begin(const struct kern_tile *t);
 void ref_tile_dense(const struct kern_tile *t, const struct kern_kv *kv, int64_t block0, int64_t block1);
 void ref_tile_blocks(const struct kern_tile *t, const struct kern_kv *kv, const int32_t *block, const uint64_t *mask, int64_t n);
 void ref_tile_gather(const struct kern_tile *t, const struct kern_kv *kv, const int64_t *ptr, const int32_t *block);
+void ref_tile_halves(const struct kern_tile *t, const struct kern_kv *kv, const int32_t *half, const uint64_t *mask, int64_t n);
 void ref_tile_end(const struct kern_tile *t, float *lse);
 
 void ref_rows_matmul(const struct kern_rows *c);

@@ -24,6 +24,11 @@ int64_t sparse_summary_of(const struct sparse_opts *o, const struct attn_shape *
     return o->summary.n > 0 ? o->summary.v[s->layer * o->summary.n / max64(1, s->n_layers)] : 0;
 }
 
+int64_t sparse_piece(const struct sparse_opts *o)
+{
+    return min64(KERN_KB, o->block);
+}
+
 static bool block_fits(int64_t b)
 {
     return b == 8 || b == 16 || b == 32 || b == 64 || b == 128;
@@ -45,8 +50,6 @@ int sparse_check(const struct sparse_opts *o, const struct attn_shape *s)
             return err_set(ERR_ARG, "summary of %lld tokens: 0, a divisor or a multiple of the block, %lld", (long long)r,
                            (long long)o->block);
     }
-    if (o->block < KERN_KB && (o->strategy == SPARSE_DENSE || o->strategy == SPARSE_BLOCKS))
-        return err_set(ERR_ARG, "strategy: blocks of %lld are half a kernel block and can only be gathered", (long long)o->block);
     return ERR_OK;
 }
 
@@ -79,7 +82,7 @@ static void *take(unsigned char *base, size_t *at, int64_t n, size_t size)
 static size_t lane_cut(struct sparse_lane *w, unsigned char *base, const struct sparse_run *r, int64_t tokens)
 {
     const struct attn_shape *s = r->c->shape;
-    int64_t d = s->dim, T = r->tile, R = KERN_MAX_ROWS, nb = tokens / r->o->block + 1, nk = tokens / KERN_KB + 1;
+    int64_t d = s->dim, T = r->tile, R = KERN_MAX_ROWS, nb = tokens / r->o->block + 1, nk = tokens / sparse_piece(r->o) + 1;
     size_t at = 0;
     *w = (struct sparse_lane){.ld = (nb + FEAT_GROUP) / FEAT_GROUP * FEAT_GROUP + FEAT_GROUP};
     w->q = take(base, &at, R * d, sizeof(float));
@@ -103,11 +106,7 @@ static size_t lane_cut(struct sparse_lane *w, unsigned char *base, const struct 
     w->ptr = take(base, &at, T + 1, sizeof(int64_t));
     w->mask = take(base, &at, nk, sizeof(uint64_t));
     w->mark = take(base, &at, nb, 1);
-    w->rows = take(base, &at, KERN_KB * d, sizeof(float));
     w->sampled = take(base, &at, sparsity_room(tokens, d), sizeof(float));
-    if (r->o->block < KERN_KB)
-        for (int v = 0; v < 2; v++) /* f32 is the larger */
-            *(v ? &w->panel.v : &w->panel.k) = take(base, &at, (int64_t)kern_kv_bytes(KERN_F32, d, nb * r->o->block + KERN_KB), 1);
     w->extra = r->ops->extra ? take(base, &at, (int64_t)r->ops->extra(s, tokens), 1) : NULL;
     return at;
 }
@@ -250,7 +249,7 @@ static void sample(const struct sparse_run *r, struct sparse_lane *w, int64_t un
     for (int64_t i = 0; i < n; i++) {
         if (!sparsity_wants(r->c, w->set[i].token))
             continue;
-        struct sparsity_row x = {.token = w->set[i].token, .size = min64(KERN_KB, r->o->block)};
+        struct sparsity_row x = {.token = w->set[i].token, .size = sparse_piece(r->o)};
         x.kv_head = unit * r->heads / (shape->heads / shape->kv_heads);
         x.from = r->rule.window > 0 ? max64(0, x.token + 1 - r->rule.window) : 0;
         x.how = w->how == SPARSE_DENSE ? SPARSITY_DENSE : w->how == SPARSE_BLOCKS ? SPARSITY_BLOCKS : SPARSITY_GATHER;

@@ -55,7 +55,7 @@ struct sparse_run { /* one call, prepared */
     float inv_sqrt_dim;
 };
 
-struct sparse_lane {            /* one thread's room; T tokens of a tile, nb blocks, nk kernel blocks so far */
+struct sparse_lane {            /* one thread's room; T tokens of a tile; nb blocks, nk pieces so far */
     float *q, *o, *m, *l, *lse; /* a kernel tile, see struct kern_tile */
     int64_t *begin, *end;
     void *kern;
@@ -67,9 +67,7 @@ struct sparse_lane {            /* one thread's room; T tokens of a tile, nb blo
     int64_t *ptr;                   /* (T + 1,) */
     uint64_t *mask;                 /* (nk,) */
     unsigned char *mark;            /* (nb,) */
-    float *rows;                    /* (16, d) */
     float *sampled;                 /* sparsity_room() */
-    struct kern_kv panel;           /* packed halves of kernel blocks, block = 8 */
     void *extra;
     bool some; /* a token of the tile has not kept everything: lists are filled */
     int how;   /* the tile's strategy, enum sparse_strategy */
@@ -108,6 +106,9 @@ extern const struct attn_method attn_ast, attn_mean_key, attn_quest;
 
 void sparse_cost(const struct sparse_opts *o, const struct sparse_ops *ops, const struct attn_shape *s, struct sparse_span span,
                  struct attn_cost *out);
+
+/* Tokens of the pieces that lists are made of: kernel blocks, or halves of them where blocks are of 8. */
+int64_t sparse_piece(const struct sparse_opts *o);
 
 /* The parts, for each other. Tokens i .. i+n-1 of the chunk. */
 int64_t sparse_summary_of(const struct sparse_opts *o, const struct attn_shape *s);

@@ -14,10 +14,10 @@ static int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* Kernel blocks (halves of them for blocks of 8) of the listed blocks that token t may see, ascending. */
+/* Pieces (see sparse_piece) of the listed blocks that token t may see, ascending. */
 static int64_t expand(const struct sparse_run *r, int64_t t, const int32_t *blocks, int64_t n, int32_t *out)
 {
-    int64_t each = max64(1, r->o->block / KERN_KB), m = 0, size = min64(KERN_KB, r->o->block);
+    int64_t size = sparse_piece(r->o), each = r->o->block / size, m = 0;
     for (int64_t i = 0; i < n; i++)
         for (int64_t x = 0; x < each; x++)
             if ((blocks[i] * each + x) * size <= t)
@@ -117,48 +117,31 @@ static int64_t masks(struct sparse_lane *w, int64_t n, int64_t heads)
  * over all of the past, or a merge of the tokens' lists. Measured on the 2-core EPYC of bench_attn: 0.5 and 10 ns. */
 static int strategy(const struct sparse_run *r, const struct sparse_lane *w, int64_t n)
 {
-    if (r->o->block < KERN_KB)
-        return SPARSE_GATHER;
     if (r->o->strategy != SPARSE_AUTO)
         return r->o->strategy;
+    if (r->o->block < KERN_KB) /* no merge of lists there: tokens would not share what they load */
+        return n == 1 ? SPARSE_GATHER : SPARSE_BLOCKS;
     double past = (double)(w->list[w->ptr[n] - 1] + 1);
     return past * r->o->cost_blocks <= (double)w->ptr[n] * r->o->cost_gather ? SPARSE_BLOCKS : SPARSE_GATHER;
 }
 
-/* Blocks of 8: each token's halves are copied side by side, then attended densely. */
-static void packed(const struct sparse_run *r, struct sparse_lane *w, const struct kern_tile *t, int64_t n, int64_t kv_head)
+/* Blocks of 8, each token by itself. */
+static void own_halves(const struct sparse_run *r, struct sparse_lane *w, const struct kern_tile *t, int64_t n, int64_t kv_head)
 {
     const struct kern_table *k = r->c->kern;
-    const struct kern_kv *kv = &r->c->kv[kv_head];
-    int64_t d = t->dim, heads = t->rows / n, B = r->o->block, ends[KERN_MAX_ROWS];
-    float *keys = w->rows, *values = w->rows + B * d;
-    for (int64_t x = 0; x < n; x++) {
+    int64_t heads = t->rows / n;
+    for (int64_t row = 0, x = 0; x < n; x++, row += heads) {
         struct kern_tile own = *t;
-        int64_t cut = 0, token = w->set[x].token, from = r->rule.window > 0 ? max64(0, token - r->rule.window + 1) : 0;
-        w->panel.dim = d;
-        w->panel.dtype = kv->dtype;
-        w->panel.n = 0;
-        for (int64_t j = w->ptr[x]; j < w->ptr[x + 1]; j++) {
-            int64_t first = max64(w->list[j] * B, from), last = min64(w->list[j] * B + B, token + 1);
-            if (first >= last)
-                continue;
-            k->kv_keys(kv, first, last - first, keys);
-            k->kv_values(kv, first, last - first, values);
-            k->kv_append(&w->panel, keys, values, d, last - first);
-            cut += last - first;
-        }
-        for (int64_t h = 0; h < heads; h++)
-            ends[h] = cut;
         own.rows = heads;
-        own.q = t->q + x * heads * d;
-        own.o = t->o + x * heads * d;
-        own.m = t->m + x * heads;
-        own.l = t->l + x * heads;
-        own.end = ends;
-        own.begin = NULL;
+        own.q += row * t->dim;
+        own.o += row * t->dim;
+        own.m += row;
+        own.l += row;
+        own.end += row;
+        own.begin = t->begin ? t->begin + row : NULL;
         k->tile_begin(&own);
-        k->tile_dense(&own, &w->panel, 0, (cut + KERN_KB - 1) / KERN_KB);
-        k->tile_end(&own, w->lse + x * heads);
+        k->tile_halves(&own, &r->c->kv[kv_head], w->list + w->ptr[x], NULL, w->ptr[x + 1] - w->ptr[x]);
+        k->tile_end(&own, w->lse + row);
     }
 }
 
@@ -172,8 +155,8 @@ static void run_tile(const struct sparse_run *r, struct sparse_lane *w, struct k
     w->stats.tile_dense += how == SPARSE_DENSE;
     w->stats.tile_blocks += how == SPARSE_BLOCKS;
     w->stats.tile_gather += how == SPARSE_GATHER;
-    if (w->some && r->o->block < KERN_KB) {
-        packed(r, w, t, n, kv_head);
+    if (how == SPARSE_GATHER && r->o->block < KERN_KB) {
+        own_halves(r, w, t, n, kv_head);
         return;
     }
     k->tile_begin(t);
@@ -184,7 +167,7 @@ static void run_tile(const struct sparse_run *r, struct sparse_lane *w, struct k
         k->tile_gather(t, kv, w->ptr, w->list);
     } else {
         int64_t m = masks(w, n, heads);
-        k->tile_blocks(t, kv, w->block, w->mask, m);
+        (r->o->block < KERN_KB ? k->tile_halves : k->tile_blocks)(t, kv, w->block, w->mask, m);
     }
     k->tile_end(t, w->lse);
 }

@@ -52,7 +52,7 @@ static float mix_row(const struct sparse_run *r, struct sparse_lane *w, const st
 void sparse_mix(const struct sparse_run *r, struct sparse_lane *w, const struct sparse_rows *at)
 {
     const struct select_set *set = &w->set[at->tok];
-    int64_t B = r->o->block, n = set->hi * B / r->f.d.summary, size = B < KERN_KB ? B : KERN_KB;
+    int64_t B = r->o->block, n = set->hi * B / r->f.d.summary, size = sparse_piece(r->o);
     memset(w->mark, 0, (size_t)(set->own + 1));
     for (int64_t j = w->ptr[at->tok]; j < w->ptr[at->tok + 1]; j++)
         w->mark[w->list[j] * size / B] = 1;

@@ -1,6 +1,6 @@
 /* Attention alone: dense against AST, one layer, by sequence length. Untrained gate, and one with all that a trained one
  * has (Wq, Wk, Wc, distances; random numbers about the untrained start).
- *   usage: bench_attn [longest = 65536] [kept = 1024] [shortest = 1024] [untrained | trained | both]
+ *   usage: bench_attn [longest = 65536] [kept = 1024] [shortest = 1024] [untrained | trained | both] [block = 16] [kv-head | head]
  * Ratios are of processor time (threads that wait sleep: OMP_WAIT_POLICY=passive), so that other programs on the machine
  * disturb them little; seconds are the clock's.
  * Queries and keys drift slowly, so that neighbouring tokens share most of their blocks, as in real text. Dense attention
@@ -77,13 +77,13 @@ static int data_open(struct data *b, int64_t heads, int64_t kv_heads, int64_t di
 }
 
 /* Every layer's weights as after training: all parts present and none zero. */
-static int gate_open(struct data *b, struct attn_params *p)
+static int gate_open(struct data *b, const struct sparse_opts *o, struct attn_params *p)
 {
     *p = (struct attn_params){.layers = 1, .heads = b->s.heads, .kv_heads = b->s.kv_heads, .dim = b->s.dim, .hidden = b->s.hidden};
-    p->units = p->kv_heads;
+    p->units = o->unit == SPARSE_HEAD ? p->heads : p->kv_heads;
     p->width = p->dim;
     p->buckets = GATE_BUCKETS;
-    p->block = 16;
+    p->block = o->block;
     int rc = gate_alloc(p, &b->mem);
     rc = rc ? rc : gate_init(p, 0.02, 7);
     for (int64_t i = 0; !rc && i < p->units * p->hidden * p->width; i++)
@@ -192,21 +192,19 @@ static void line(struct data *b, struct side *x, int64_t n)
     fflush(stdout);
 }
 
-static void table(const struct attn_shape *shape, int64_t n[2], int64_t keep, const char *gates)
+static void table(const struct attn_shape *shape, int64_t n[2], const struct sparse_opts *o, const char *gates)
 {
     struct data b;
-    struct sparse_opts o = {0};
     struct attn_params gate;
-    if (data_open(&b, shape->heads, shape->kv_heads, shape->dim, n[1]) || cfg_defaults(attn_ast.fields, &o) ||
-        gate_open(&b, &gate)) {
+    if (data_open(&b, shape->heads, shape->kv_heads, shape->dim, n[1]) || gate_open(&b, o, &gate)) {
         fprintf(stderr, "bench_attn: %s\n", err_text());
         exit(1);
     }
-    struct side side[2] = {{.name = "untrained", .o = &o}, {.name = "trained", .o = &o, .gate = &gate}};
-    o.keep = keep;
-    printf("%lld query heads, %lld key/value heads of %lld, f32, %s, %d threads, %lld tokens kept, blocks of %lld\n",
+    struct side side[2] = {{.name = "untrained", .o = o}, {.name = "trained", .o = o, .gate = &gate}};
+    printf("%lld query heads, %lld key/value heads of %lld, f32, %s, %d threads, %lld tokens kept, blocks of %lld, a set for each "
+           "%s\n",
            (long long)shape->heads, (long long)shape->kv_heads, (long long)shape->dim, b.kern.isa, omp_get_max_threads(),
-           (long long)keep, (long long)o.block);
+           (long long)o->keep, (long long)o->block, o->unit == SPARSE_HEAD ? "query head" : "key/value head");
     printf("%-10s %7s %9s %9s %7s %7s %9s %8s %8s %s\n", "gate", "tokens", "dense s", "ast s", "ratio", "pairs", "choosing",
            "GF/s den", "GF/s ast", "tiles d/b/g");
     for (int64_t t = n[0]; t <= n[1]; t *= 2)
@@ -219,13 +217,19 @@ static void table(const struct attn_shape *shape, int64_t n[2], int64_t keep, co
 
 int main(int argc, char **argv)
 {
-    int64_t n[2] = {argc > 3 ? atoll(argv[3]) : 1024, argc > 1 ? atoll(argv[1]) : 65536}, keep = argc > 2 ? atoll(argv[2]) : 1024;
+    int64_t n[2] = {argc > 3 ? atoll(argv[3]) : 1024, argc > 1 ? atoll(argv[1]) : 65536};
+    struct sparse_opts o = {0};
     const char *gates = argc > 4 ? argv[4] : "both";
-    if (n[0] < 16 || n[1] < n[0] || n[1] > 1 << 20 || keep < 1) {
-        fprintf(stderr, "usage: bench_attn [longest] [kept] [shortest] [untrained | trained | both]\n");
+    struct attn_shape shape[2] = {{.heads = 6, .kv_heads = 2, .dim = 64}, {.heads = 4, .kv_heads = 1, .dim = 128}};
+    bool right = !cfg_defaults(attn_ast.fields, &o);
+    o.keep = argc > 2 ? atoll(argv[2]) : o.keep;
+    o.block = argc > 5 ? atoll(argv[5]) : o.block;
+    o.unit = argc > 6 && !strcmp(argv[6], "head") ? SPARSE_HEAD : o.unit;
+    if (!right || n[0] < 16 || n[1] < n[0] || n[1] > 1 << 20 || o.keep < 1 || sparse_check(&o, &shape[0])) {
+        fprintf(stderr, "usage: bench_attn [longest] [kept] [shortest] [untrained | trained | both] [block] [kv-head | head]\n");
         return 2;
     }
-    table(&(struct attn_shape){.heads = 6, .kv_heads = 2, .dim = 64}, n, keep, gates);
-    table(&(struct attn_shape){.heads = 4, .kv_heads = 1, .dim = 128}, n, keep, gates);
+    for (int i = 0; i < 2; i++)
+        table(&shape[i], n, &o, gates);
     return 0;
 }

@@ -123,14 +123,21 @@ static void dense(struct result *res, int64_t r0, int64_t rows, int64_t cut)
     kern.tile_end(&t, res->lse + r0);
 }
 
-/* Plain softmax in double of row r over the blocks that bit r of mask allows (NULL: all). */
+static int64_t piece = KERN_KB; /* keys of a mask: blocks, or halves of them */
+
+static int64_t n_pieces(void)
+{
+    return (p.n + piece - 1) / piece;
+}
+
+/* Plain softmax in double of row r over the pieces that bit r of mask allows (NULL: all). */
 static void check_row(const struct result *res, int64_t r, const uint64_t *mask, const char *what)
 {
     static double s[MAX_KEYS];
     double top = -HUGE_VAL, sum = 0, tol = p.dtype == KERN_BF16 ? 1.0 / 256 : 1e-5;
     for (int64_t j = 0; j < p.n; j++) {
         s[j] = -HUGE_VAL;
-        if (j < p.begin[r] || j >= p.end[r] || (mask && !(mask[j / KERN_KB] >> r & 1u)))
+        if (j < p.begin[r] || j >= p.end[r] || (mask && !(mask[j / piece] >> r & 1u)))
             continue;
         s[j] = 0;
         for (int64_t i = 0; i < p.d; i++)
@@ -277,8 +284,8 @@ static void a_later_key_changes_no_bit_before_it(void)
     }
 }
 
-static int32_t list[MAX_ROWS * 64];
-static uint64_t masks[64];
+static int32_t list[MAX_ROWS * 128];
+static uint64_t masks[128];
 static int64_t ptr[MAX_ROWS + 1];
 
 /* Random masks, the share consecutive rows of a token alike; and the same as lists. Density 1/of. */
@@ -286,14 +293,14 @@ static void choose(int64_t share, int64_t of)
 {
     memset(masks, 0, sizeof masks);
     for (int64_t r = 0; r < p.rows; r++)
-        for (int64_t k = 0; k < n_blocks(); k++) {
+        for (int64_t k = 0; k < n_pieces(); k++) {
             bool on = r % share == 0 ? below(of) == 0 : masks[k] >> (r - 1) & 1u;
             masks[k] |= (uint64_t)on << r;
         }
     int64_t n = 0;
     ptr[0] = 0;
     for (int64_t r = 0; r < p.rows; r += share) {
-        for (int64_t k = 0; k < n_blocks(); k++)
+        for (int64_t k = 0; k < n_pieces(); k++)
             if (masks[k] >> r & 1u)
                 list[n++] = (int32_t)k;
         ptr[r / share + 1] = n;
@@ -370,6 +377,48 @@ static void masked_blocks_and_gathered_lists_equal_plain_softmax(void)
         }
         teardown();
     }
+}
+
+static void halves(struct result *res, int64_t r0, int64_t rows, const int32_t *half, const uint64_t *mask, int64_t n)
+{
+    static uint64_t moved[128];
+    for (int64_t i = 0; i < n && mask; i++)
+        moved[i] = mask[i] >> r0;
+    struct kern_tile t = tile(res, r0, rows);
+    kern.tile_begin(&t);
+    kern.tile_halves(&t, &p.kv, half, mask ? moved : NULL, n);
+    kern.tile_end(&t, res->lse + r0);
+}
+
+static void half_blocks_equal_plain_softmax(void)
+{
+    static int32_t all[128];
+    piece = KERN_KB / 2;
+    for (int32_t i = 0; i < 128; i++)
+        all[i] = i;
+    EACH_PROBLEM(below(MAX_KEYS - 1) + 1, 12 * (below(5) + 1))
+    {
+        int64_t share = shape + 1;
+        choose(share, shape == 2 ? 9 : 3);
+        paint(&a);
+        halves(&a, 0, p.rows, all, masks, n_pieces());
+        check_paint(&a);
+        for (int64_t r = 0; r < p.rows; r += 1 + p.rows / 9)
+            check_row(&a, r, masks, "halves");
+        for (int64_t r = 0; r < p.rows; r += share) { /* a token's own list, alone; the same masks of some rows alone */
+            paint(&b);
+            halves(&b, r, share, list + ptr[r / share], NULL, ptr[r / share + 1] - ptr[r / share]);
+            T_CHECK(same_rows(&a, &b, r, share));
+            paint(&b);
+            halves(&b, r, share, all, masks, n_pieces());
+            T_CHECK(same_rows(&a, &b, r, share));
+        }
+        dense(&a, 0, p.rows, 0);
+        halves(&b, 0, p.rows, all, NULL, n_pieces());
+        T_CHECK(same_rows(&a, &b, 0, p.rows));
+        teardown();
+    }
+    piece = KERN_KB;
 }
 
 static void lists_need_not_ascend(void)
@@ -451,6 +500,7 @@ int main(int argc, char **argv)
     T_RUN(a_later_key_changes_no_bit_before_it);
     T_RUN(all_blocks_selected_equals_dense_to_the_bit);
     T_RUN(masked_blocks_and_gathered_lists_equal_plain_softmax);
+    T_RUN(half_blocks_equal_plain_softmax);
     T_RUN(lists_need_not_ascend);
     T_RUN(large_scores_neither_overflow_nor_vanish);
     T_RUN(a_nan_in_a_query_stays_in_its_row);
