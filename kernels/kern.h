@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 enum kern_dtype { KERN_F32, KERN_BF16 };
-enum { KERN_KB = 16, KERN_MAX_ROWS = 64, KERN_MAX_DIM = 256, KERN_NARROW = 16 };
+enum { KERN_KB = 16, KERN_MAX_ROWS = 64, KERN_MAX_DIM = 256, KERN_NARROW = 16, KERN_XLD = 400 };
 
 /* Keys and values of one sequence, one layer, one KV head.
  *   f32    k: [block][d][KB]  (block = 16 consecutive keys, transposed)      v: [key][d]
@@ -74,11 +74,12 @@ struct kern_list {
  * chain of additions for each output in the order of c, whatever the other numbers are. */
 struct kern_gemm {
     enum kern_dtype dtype;
-    int64_t rows, steps, ldx; /* ldx in steps */
+    int64_t rows, steps, ldx; /* ldx in steps: KERN_XLD (steps <= KERN_XLD) or 0 */
     const void *x;            /* (rows, ldx) floats, or pairs of bf16; ldx 0: (steps, rows), for up to KERN_NARROW rows */
     const void *w;            /* block 0 at this chunk's first step; w_stride steps from one block to the next */
     int64_t w_stride, block0, block1;
-    float *y; /* y[0] is output col0 */
+    int64_t next, block_end; /* hint: the block that this thread is likely to go on with, -1 for none; blocks of w */
+    float *y;                /* y[0] is output col0 */
     int64_t ldy, col0, cols;
     bool accumulate;
 };

@@ -11,8 +11,8 @@
 #include "kernels/blas.h"
 
 enum {
-    ROWS = 256,      /* of x at once: with DEPTH steps 512 KiB, for L2 */
-    DEPTH = 512,     /* steps at once */
+    ROWS = 256,      /* of x at once: with DEPTH steps 400 KiB, for L2 */
+    DEPTH = 384,     /* steps at once; rows lie KERN_XLD apart, an odd number of cache lines */
     CHUNK = 64,      /* inputs packed at once */
     STREAM = 8,      /* blocks that a thread takes at once when there are few rows ... */
     STEALERS = 512,  /* ... in up to so many parts */
@@ -25,9 +25,16 @@ static int64_t steps_of(const struct kern_mat *w)
     return w->dtype == KERN_BF16 ? (w->in + 1) / 2 : w->in;
 }
 
-static int64_t x_stride(const struct kern_mat *w)
+/* Pieces of the steps, and steps of each. */
+static int64_t pieces_of(const struct kern_mat *w)
 {
-    return (steps_of(w) + 15) / 32 * 32 + 16;
+    return (steps_of(w) + DEPTH - 1) / DEPTH;
+}
+
+static int64_t depth_of(const struct kern_mat *w)
+{
+    int64_t pieces = pieces_of(w);
+    return pieces ? (steps_of(w) + pieces - 1) / pieces : 1;
 }
 
 size_t kern_mat_bytes(enum kern_dtype t, int64_t out, int64_t in)
@@ -81,7 +88,8 @@ void kern_mat_row(const struct kern_table *k, const struct kern_mat *w, int64_t 
 
 size_t kern_linear_scratch(const struct kern_mat *w, int64_t m)
 {
-    return (size_t)((m < ROWS ? m : ROWS) * x_stride(w)) * sizeof(float);
+    int64_t few = m < KERN_NARROW ? m : KERN_NARROW, wide = pieces_of(w) * KERN_XLD;
+    return (size_t)(m <= KERN_NARROW ? few * steps_of(w) : (m < ROWS ? m : ROWS) * wide) * sizeof(float);
 }
 
 /* Row r of few: step s to to[s * m + r]. */
@@ -104,17 +112,22 @@ static void interleave_row(const struct kern_table *k, const struct kern_linear 
     }
 }
 
-static void copy_row(const struct kern_table *k, const struct kern_linear *c, int64_t r, float *to)
+/* Row r to one line of each piece; `piece` floats from one piece to the next. */
+static void copy_row(const struct kern_table *k, const struct kern_linear *c, int64_t r, float *to, int64_t piece)
 {
     const float *from = c->x + r * c->ldx;
-    if (c->w->dtype == KERN_F32) {
-        memcpy(to, from, (size_t)c->w->in * sizeof(float));
-        return;
+    int64_t each = c->w->dtype == KERN_BF16 ? 2 : 1, depth = depth_of(c->w) * each, in = c->w->in;
+    for (int64_t i = 0; i < in; i += depth, to += piece) {
+        int64_t n = in - i < depth ? in - i : depth;
+        if (each == 1) {
+            memcpy(to, from + i, (size_t)n * sizeof(float));
+            continue;
+        }
+        uint16_t *half = (uint16_t *)(void *)to;
+        k->bf16_from_f32(half, from + i, n);
+        if (n % 2) /* the pair of an odd last input */
+            half[n] = 0;
     }
-    uint16_t *half = (uint16_t *)(void *)to;
-    k->bf16_from_f32(half, from, c->w->in);
-    if (c->w->in % 2)
-        half[c->w->in] = 0;
 }
 
 /* The rows of w that are wanted. */
@@ -151,9 +164,10 @@ void kern_mat_touch(struct kern_mat *w)
     }
 }
 
-/* Rows m0 and on, which lie in scratch, times the blocks of `b`: steps s .. s+n-1. */
+/* Rows m0 .. m0+rows-1, which lie in scratch, times the blocks of `b`: steps s .. s+n-1. */
 struct piece {
-    int64_t m0, s, n;
+    int64_t m0, rows, s, n, next;
+    const float *x;
     struct span b;
 };
 
@@ -161,14 +175,16 @@ static void multiply(const struct kern_table *k, const struct kern_linear *c, co
 {
     const struct kern_mat *w = c->w;
     struct kern_gemm g = {.dtype = w->dtype,
-                          .rows = c->m - p->m0 < ROWS ? c->m - p->m0 : ROWS,
+                          .rows = p->rows,
                           .steps = p->n,
-                          .ldx = c->m <= KERN_NARROW ? 0 : x_stride(w),
-                          .x = (const float *)c->scratch + p->s,
+                          .ldx = c->m <= KERN_NARROW ? 0 : KERN_XLD,
+                          .x = p->x,
                           .w = (const float *)w->data + p->s * KERN_KB,
                           .w_stride = steps_of(w),
                           .block0 = p->b.begin,
                           .block1 = p->b.end,
+                          .next = p->next,
+                          .block_end = (w->out + KERN_KB - 1) / KERN_KB,
                           .y = c->y + p->m0 * c->ldy,
                           .ldy = c->ldy,
                           .col0 = first_row(c),
@@ -199,7 +215,8 @@ static void few_rows(const struct kern_table *k, const struct kern_linear *c, st
                 at = t->n[whose];
                 t->n[whose] += STREAM;
             }
-            struct piece p = {.n = steps_of(c->w), .b = {all.begin + at, all.begin + at + STREAM}};
+            struct piece p = {
+                .rows = c->m, .n = steps_of(c->w), .next = -1, .x = c->scratch, .b = {all.begin + at, all.begin + at + STREAM}};
             p.b.end = p.b.end < all.end ? p.b.end : all.end;
             if (p.b.begin < p.b.end)
                 multiply(k, c, &p);
@@ -210,18 +227,20 @@ static void few_rows(const struct kern_table *k, const struct kern_linear *c, st
 /* Weights are read from cache most of the time, and a thread may be held up: whoever is free takes the next blocks. */
 static void many_rows(const struct kern_table *k, const struct kern_linear *c)
 {
-    int64_t stride = x_stride(c->w), first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
-    int64_t steps = steps_of(c->w), parts = (steps + DEPTH - 1) / DEPTH, depth = parts > 0 ? (steps + parts - 1) / parts : 1;
+    int64_t first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
+    int64_t steps = steps_of(c->w), depth = depth_of(c->w), ahead = omp_get_num_threads() * UNIT;
     for (int64_t m0 = 0; m0 < c->m; m0 += ROWS) {
-        int64_t rows = c->m - m0 < ROWS ? c->m - m0 : ROWS;
+        int64_t rows = c->m - m0 < ROWS ? c->m - m0 : ROWS, piece = rows * KERN_XLD;
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++)
-            copy_row(k, c, m0 + r, (float *)c->scratch + r * stride);
+            copy_row(k, c, m0 + r, (float *)c->scratch + r * KERN_XLD, piece);
         for (int64_t s = 0; s < steps; s += depth) {
 #pragma omp for schedule(dynamic, 1)
             for (int64_t b = first; b < last; b += UNIT) {
-                struct piece p = {.m0 = m0, .s = s, .n = steps - s < depth ? steps - s : depth};
+                struct piece p = {.m0 = m0, .rows = rows, .s = s, .n = steps - s < depth ? steps - s : depth};
+                p.x = (const float *)c->scratch + s / depth * piece;
                 p.b = (struct span){b, b + UNIT < last ? b + UNIT : last};
+                p.next = b + ahead < last ? b + ahead : -1;
                 multiply(k, c, &p);
             }
         }

@@ -7,34 +7,37 @@
 
 #include "kernels/kern.h"
 
-enum { GEMM_ROWS = W == 16 ? 8 : 6, GEMM_MOST = 4, GEMM_VB = KERN_KB / W };
+/* Rows of a register tile: with two vectors of outputs each, as many chains as leave room for the weights and a number of x. */
+enum { GEMM_ROWS = W == 16 ? 14 : 6, GEMM_VECS = 2, GEMM_FEW = W == 16 ? 8 : 6, GEMM_MOST = 4, GEMM_VB = KERN_KB / W };
 #define GEMM_UNROLL _Pragma("GCC unroll 32")
 
-/* mr rows and nb blocks at a time */
+/* mr rows and nb blocks at a time. Rows of x lie KERN_XLD apart, so that one pointer reaches all of them. Weights come from far:
+ * the tiles of a panel of blocks fetch the next one into the second-level cache, `pace` floats a step. */
 struct micro {
-    const float *x[8], *w[GEMM_MOST];
-    float *y[8][GEMM_MOST];
-    int64_t steps;
+    const float *x, *w[GEMM_VECS], *ahead[GEMM_VECS];
+    float *y[GEMM_ROWS][GEMM_VECS];
+    int64_t steps, pace;
     bool add; /* y += instead of y = */
 };
 
 #define GEMM_BODY(STEP)                                                                                                            \
-    const float *x[8], *w[GEMM_MOST];                                                                                              \
-    const int64_t steps = c->steps;                                                                                                \
-    vf acc[8][GEMM_MOST * GEMM_VB];                                                                                                \
-    GEMM_UNROLL for (int b = 0; b < nb; b++) w[b] = c->w[b];                                                                       \
-    GEMM_UNROLL for (int r = 0; r < mr; r++)                                                                                       \
+    const float *x = c->x, *w[GEMM_VECS], *ahead[GEMM_VECS];                                                                       \
+    const int64_t steps = c->steps, pace = c->pace;                                                                                \
+    vf acc[GEMM_ROWS][GEMM_VECS];                                                                                                  \
+    GEMM_UNROLL for (int b = 0; b < nb; b++)                                                                                       \
     {                                                                                                                              \
-        x[r] = c->x[r];                                                                                                            \
-        GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] =                                                             \
-            c->add ? vload(c->y[r][i / GEMM_VB] + i % GEMM_VB * W) : vzero();                                                      \
+        w[b] = c->w[b];                                                                                                            \
+        ahead[b] = c->ahead[b];                                                                                                    \
     }                                                                                                                              \
-    for (int64_t s = 0; s < steps; s++) {                                                                                          \
-        vf wide[GEMM_MOST * GEMM_VB];                                                                                              \
+    GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] =                        \
+        c->add ? vload(c->y[r][i / GEMM_VB] + i % GEMM_VB * W) : vzero();                                                          \
+    for (int64_t s = 0; s < steps; s++, x++) {                                                                                     \
+        vf wide[GEMM_VECS];                                                                                                        \
         GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) wide[i] = vload(w[i / GEMM_VB] + s * KERN_KB + i % GEMM_VB * W);        \
+        GEMM_UNROLL for (int b = 0; b < nb; b++) __builtin_prefetch(ahead[b] + s * pace, 0, 2);                                    \
         GEMM_UNROLL for (int r = 0; r < mr; r++)                                                                                   \
         {                                                                                                                          \
-            vf one = vset1(x[r][s]);                                                                                               \
+            vf one = vset1(x[r * KERN_XLD]);                                                                                       \
             GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] = STEP(acc[r][i], wide[i], one);                          \
         }                                                                                                                          \
     }                                                                                                                              \
@@ -89,33 +92,63 @@ INL void narrow_f32(const int mr, const int nb, const struct narrow *c){NARROW_B
     case (mr)*8 + (nb):                                                                                                            \
         fn(mr, nb, c);                                                                                                             \
         break;
-#define GEMM_SWITCH(kind, type)                                                                                                    \
-    static void kind##_any_##type(int mr, int nb, const struct kind *c)                                                            \
+#define GEMM_PAIR(fn, mr) GEMM_CASE(fn, mr, 1) GEMM_CASE(fn, mr, 2)
+#define NARROW_SWITCH(type)                                                                                                        \
+    static void narrow_any_##type(int mr, int nb, const struct narrow *c)                                                          \
     {                                                                                                                              \
         switch (mr * 8 + nb) {                                                                                                     \
-            GEMM_CASE(kind##_##type, 1, 1)                                                                                         \
-            GEMM_CASE(kind##_##type, 2, 1)                                                                                         \
-            GEMM_CASE(kind##_##type, 3, 1)                                                                                         \
-            GEMM_CASE(kind##_##type, 4, 1)                                                                                         \
-            GEMM_CASE(kind##_##type, 5, 1)                                                                                         \
-            GEMM_CASE(kind##_##type, 6, 1)                                                                                         \
-            GEMM_CASE(kind##_##type, 7, 1)                                                                                         \
-            GEMM_CASE(kind##_##type, 8, 1)                                                                                         \
-            GEMM_CASE(kind##_##type, 1, 2)                                                                                         \
-            GEMM_CASE(kind##_##type, 2, 2)                                                                                         \
-            GEMM_CASE(kind##_##type, 3, 2)                                                                                         \
-            GEMM_CASE(kind##_##type, 4, 2)                                                                                         \
-            GEMM_CASE(kind##_##type, 5, 2)                                                                                         \
-            GEMM_CASE(kind##_##type, 6, 2)                                                                                         \
-            GEMM_CASE(kind##_##type, 7, 2)                                                                                         \
-            GEMM_CASE(kind##_##type, 8, 2)                                                                                         \
-            GEMM_CASE(kind##_##type, 1, 4)                                                                                         \
-            GEMM_CASE(kind##_##type, 2, 4)                                                                                         \
-            GEMM_CASE(kind##_##type, 3, 4)                                                                                         \
-            GEMM_CASE(kind##_##type, 4, 4)                                                                                         \
+            GEMM_PAIR(narrow_##type, 1)                                                                                            \
+            GEMM_PAIR(narrow_##type, 2)                                                                                            \
+            GEMM_PAIR(narrow_##type, 3)                                                                                            \
+            GEMM_PAIR(narrow_##type, 4)                                                                                            \
+            GEMM_PAIR(narrow_##type, 5)                                                                                            \
+            GEMM_PAIR(narrow_##type, 6)                                                                                            \
+            GEMM_PAIR(narrow_##type, 7)                                                                                            \
+            GEMM_PAIR(narrow_##type, 8)                                                                                            \
+            GEMM_CASE(narrow_##type, 1, 4)                                                                                         \
+            GEMM_CASE(narrow_##type, 2, 4)                                                                                         \
+            GEMM_CASE(narrow_##type, 3, 4)                                                                                         \
+            GEMM_CASE(narrow_##type, 4, 4)                                                                                         \
         }                                                                                                                          \
     }
-GEMM_SWITCH(micro, f32) GEMM_SWITCH(micro, bf16) GEMM_SWITCH(narrow, f32) GEMM_SWITCH(narrow, bf16)
+NARROW_SWITCH(f32) NARROW_SWITCH(bf16)
+
+#if defined(__AVX512F__)
+#define MICRO_SWITCH(type)                                                                                                         \
+    static void micro_any_##type(int mr, int nb, const struct micro *c)                                                            \
+    {                                                                                                                              \
+        switch (mr * 8 + nb) {                                                                                                     \
+            GEMM_PAIR(micro_##type, 1)                                                                                             \
+            GEMM_PAIR(micro_##type, 2)                                                                                             \
+            GEMM_PAIR(micro_##type, 3)                                                                                             \
+            GEMM_PAIR(micro_##type, 4)                                                                                             \
+            GEMM_PAIR(micro_##type, 5)                                                                                             \
+            GEMM_PAIR(micro_##type, 6)                                                                                             \
+            GEMM_PAIR(micro_##type, 7)                                                                                             \
+            GEMM_PAIR(micro_##type, 8)                                                                                             \
+            GEMM_PAIR(micro_##type, 9)                                                                                             \
+            GEMM_PAIR(micro_##type, 10)                                                                                            \
+            GEMM_PAIR(micro_##type, 11)                                                                                            \
+            GEMM_PAIR(micro_##type, 12)                                                                                            \
+            GEMM_PAIR(micro_##type, 13)                                                                                            \
+            GEMM_PAIR(micro_##type, 14)                                                                                            \
+        }                                                                                                                          \
+    }
+#else
+#define MICRO_SWITCH(type)                                                                                                         \
+    static void micro_any_##type(int mr, int nb, const struct micro *c)                                                            \
+    {                                                                                                                              \
+        switch (mr * 8 + nb) {                                                                                                     \
+            GEMM_CASE(micro_##type, 1, 1)                                                                                          \
+            GEMM_CASE(micro_##type, 2, 1)                                                                                          \
+            GEMM_CASE(micro_##type, 3, 1)                                                                                          \
+            GEMM_CASE(micro_##type, 4, 1)                                                                                          \
+            GEMM_CASE(micro_##type, 5, 1)                                                                                          \
+            GEMM_CASE(micro_##type, 6, 1)                                                                                          \
+        }                                                                                                                          \
+    }
+#endif
+    MICRO_SWITCH(f32) MICRO_SWITCH(bf16)
 
     /* ---- blocks and rows ---- */
 
@@ -134,7 +167,7 @@ static struct part part_of(const struct kern_gemm *g, int64_t b)
 
 /* Blocks at the edge of the wanted columns go through a copy. */
 struct edges {
-    float copy[8][GEMM_MOST][KERN_KB];
+    float copy[GEMM_ROWS > 8 ? GEMM_ROWS : 8][GEMM_MOST][KERN_KB];
 };
 
 /* Where the outputs of row r, block b go. */
@@ -160,14 +193,23 @@ static void leave(const struct kern_gemm *g, const struct edges *e, int64_t r0, 
     }
 }
 
-static void rows_and_blocks(const struct kern_gemm *g, int64_t r0, int mr, int64_t b0, int nb)
+/* Rows r0 .. r0+mr-1, the tile-th of `tiles`, with the blocks b0 .. b0+nb-1 while those from next on are fetched. */
+static void rows_and_blocks(const struct kern_gemm *g, int64_t tile, int64_t tiles, int64_t b0, int nb, int64_t next)
 {
     struct edges e;
-    struct micro c = {.steps = g->steps, .add = g->accumulate};
-    for (int b = 0; b < nb; b++)
-        c.w[b] = (const float *)g->w + (b0 + b) * g->w_stride * KERN_KB;
+    int64_t r0 = g->rows * tile / tiles, size = g->w_stride * KERN_KB, pace = 1;
+    int mr = (int)(g->rows * (tile + 1) / tiles - r0);
+    struct micro c = {.x = (const float *)g->x + r0 * g->ldx, .steps = g->steps, .add = g->accumulate};
+    while (pace * tiles < KERN_KB)
+        pace *= 2;
+    bool fetch = tile * pace < KERN_KB && next >= 0;
+    c.pace = fetch ? pace : 0;
+    for (int b = 0; b < nb; b++) {
+        c.w[b] = c.ahead[b] = (const float *)g->w + (b0 + b) * size;
+        if (fetch && next + b < g->block_end)
+            c.ahead[b] = (const float *)g->w + (next + b) * size + tile * pace * g->steps;
+    }
     for (int r = 0; r < mr; r++) {
-        c.x[r] = (const float *)g->x + (r0 + r) * g->ldx;
         for (int b = 0; b < nb; b++) {
             c.y[r][b] = enter(g, &e, r0 + r, r, b0 + b, b);
             /* the next rows' outputs, which have long left the cache: they arrive while these rows are worked on */
@@ -179,12 +221,23 @@ static void rows_and_blocks(const struct kern_gemm *g, int64_t r0, int mr, int64
     leave(g, &e, r0, mr, b0, nb);
 }
 
+static void wide(const struct kern_gemm *g)
+{
+    int64_t tiles = (g->rows + GEMM_ROWS - 1) / GEMM_ROWS;
+    for (int64_t b = g->block0; b < g->block1;) {
+        int nb = g->block1 - b < GEMM_VECS / GEMM_VB ? 1 : GEMM_VECS / GEMM_VB;
+        for (int64_t tile = 0; tile < tiles; tile++)
+            rows_and_blocks(g, tile, tiles, b, nb, b + nb < g->block1 ? b + nb : g->next);
+        b += nb;
+    }
+}
+
 /* Each of the groups that the rows make up fetches its part of the next blocks. */
 static void narrow_rows(const struct kern_gemm *g, int64_t r0, int mr, int64_t b0, int nb)
 {
     struct edges e;
     struct narrow c = {.x = (const float *)g->x + r0, .x_step = g->rows, .steps = g->steps, .add = g->accumulate};
-    int64_t size = g->w_stride * KERN_KB, groups = (g->rows + GEMM_ROWS - 1) / GEMM_ROWS, group = r0 / GEMM_ROWS;
+    int64_t size = g->w_stride * KERN_KB, groups = (g->rows + GEMM_FEW - 1) / GEMM_FEW, group = r0 / GEMM_FEW;
     for (int b = 0; b < nb; b++) {
         int64_t next = b0 + nb + b;
         c.w[b] = (const float *)g->w + (b0 + b) * size;
@@ -198,22 +251,25 @@ static void narrow_rows(const struct kern_gemm *g, int64_t r0, int mr, int64_t b
     leave(g, &e, r0, mr, b0, nb);
 }
 
-static void gemm(const struct kern_gemm *g)
+static void narrow(const struct kern_gemm *g)
 {
-    int mr_most = g->rows < GEMM_ROWS ? (int)g->rows : GEMM_ROWS;
+    int mr_most = g->rows < GEMM_FEW ? (int)g->rows : GEMM_FEW;
     int most = W == 16 ? (mr_most <= 4 ? 4 : 2) : mr_most == 1 ? 4 : mr_most <= 3 ? 2 : 1;
-    if (!g->ldx && g->rows <= 2)
+    if (g->rows <= 2)
         most = 1;
     for (int64_t b = g->block0; b < g->block1;) {
         int nb = most;
         while (nb > g->block1 - b)
             nb /= 2;
-        for (int64_t r = 0; r < g->rows; r += GEMM_ROWS) {
-            int mr = g->rows - r < GEMM_ROWS ? (int)(g->rows - r) : GEMM_ROWS;
-            (g->ldx ? rows_and_blocks : narrow_rows)(g, r, mr, b, nb);
-        }
+        for (int64_t r = 0; r < g->rows; r += GEMM_FEW)
+            narrow_rows(g, r, g->rows - r < GEMM_FEW ? (int)(g->rows - r) : GEMM_FEW, b, nb);
         b += nb;
     }
+}
+
+static void gemm(const struct kern_gemm *g)
+{
+    (g->ldx ? wide : narrow)(g);
 }
 
 /* 12 chains hide the latency of two units; x and q stand for numbers that the compiler cannot know */

@@ -177,16 +177,18 @@ static void rows_come_back(void)
 
 static void threads_change_no_bit(void)
 {
-    setup(KERN_BF16, 200, 300, 37);
-    kern_threads(1);
-    multiply(0, p.m, 0, 0, false);
-    memcpy(p.before, p.y, (size_t)(p.m * (p.out + GUARD)) * sizeof(float));
-    kern_threads(3);
-    multiply(0, p.m, 0, 0, false);
-    T_CHECK(memcmp(p.before, p.y, (size_t)(p.m * (p.out + GUARD)) * sizeof(float)) == 0);
-    T_CHECK(strstr(kern_blas_info(), "OpenBLAS") && strstr(kern_blas_info(), "3 threads"));
-    kern_threads(1);
-    teardown();
+    for (int t = 0; t < 2; t++) {
+        setup(t ? KERN_BF16 : KERN_F32, 200, 900, 37);
+        kern_threads(1);
+        multiply(0, p.m, 0, 0, false);
+        memcpy(p.before, p.y, (size_t)(p.m * (p.out + GUARD)) * sizeof(float));
+        kern_threads(3);
+        multiply(0, p.m, 0, 0, false);
+        T_CHECK(memcmp(p.before, p.y, (size_t)(p.m * (p.out + GUARD)) * sizeof(float)) == 0);
+        T_CHECK(strstr(kern_blas_info(), "OpenBLAS") && strstr(kern_blas_info(), "3 threads"));
+        kern_threads(1);
+        teardown();
+    }
 }
 
 int main(int argc, char **argv)
