@@ -243,7 +243,8 @@ static int write_curve(struct loop *l)
     rc = rc || fact ? rc : err_set(ERR_NOMEM, "no memory to write %s", path);
     rc = rc ? rc : cfg_print(l->spec->cfg, &text);
     if (!rc) {
-        memcpy(fact, l->o->fact, (size_t)n * sizeof *fact);
+        if (n)
+            memcpy(fact, l->o->fact, (size_t)n * sizeof *fact);
         fact[n++] = (struct curve_fact){"parameters", buf_text(&text)};
         fact[n++] = (struct curve_fact){"data_sha256", data_sha256(l->data)};
         rc = curve_write(&l->curve, path, l->spec->objective->parts, fact, n);

@@ -266,11 +266,11 @@ static bool known;
 
 static double slope_in(double *x)
 {
-    double was = *x, h = 1e-5, *to = &slope[case_at][n_slopes++];
-    if (n_slopes > SLOPES) {
+    if (n_slopes >= SLOPES) {
         T_FAIL("more than %d differences", SLOPES);
         return NAN;
     }
+    double was = *x, h = 1e-5, *to = &slope[case_at][n_slopes++];
     if (known)
         return *to;
     *x = was + h;
