@@ -49,6 +49,7 @@ static const struct setting settings[] = {
     {"longformer", {"m.window=[30, 40, 50]"}},
     {"longformer", {"m.window=[30]", "m.dilation=3", "m.global=[0, 7, 100]"}},
     {"bigbird", {"m.block=16", "m.window=2", "m.global=1", "m.random=2"}},
+    {"reformer", {"m.rounds=3", "m.chunk=5"}},
     {"reformer", {"m.rounds=3", "m.buckets=8", "m.chunk=5"}},
     {"reformer", {"m.rounds=2", "m.buckets=6", "m.chunk=9", "m.shared_qk=true"}},
     {"hybrid", {"m.keep=64", "m.local=16", "m.segment=32", "m.every=8", "m.mass=0.6"}},

@@ -2,68 +2,114 @@
  * token; and the paper's average over rounds with its - ln N terms, which has to come to the same. */
 #include "tests/unit/test_base.h"
 
-enum { R = 4, BUCKETS = 8, CHUNK = 6, SEED = 4 };
+enum { MOST = 16, LEVELS = 9, DIRECTIONS = 16, SEED = 4 };
 
-/* Bucket of x in round r under KV head g's matrix; *margin: how clear it is. */
-static int bucket_of(const double *x, int64_t layer, int64_t g, int r, double *margin)
+struct setting { /* of the method; buckets 0: by the paper */
+    int rounds, buckets, chunk;
+    bool shared;
+};
+
+struct lsh_case { /* one query head */
+    struct setting set;
+    double q[B_N][B_D], k[B_N][B_D], v[B_N][B_D], scale;
+    double dir[LEVELS][MOST][DIRECTIONS][B_D];        /* orthonormal */
+    int hq[LEVELS][B_N][MOST], hk[LEVELS][B_N][MOST]; /* with 2^level buckets, or the fixed number: level 0 */
+};
+
+/* log2 of b(t), the least power of two above t / c, at least 2 */
+static int level_of(const struct setting *s, int64_t t)
+{
+    int level = 1;
+    while (s->buckets == 0 && ((int64_t)1 << level) * s->chunk <= t)
+        level++;
+    return s->buckets ? 0 : level;
+}
+
+static void draw(struct lsh_case *c, int64_t layer, int64_t g, int level, int r)
+{
+    for (int j = 0; j < DIRECTIONS; j++) {
+        double *x = c->dir[level][r][j], norm = 0;
+        for (int i = 0; i < B_D; i++) {
+            uint64_t index = (uint64_t)level << 48 | (uint64_t)r << 32 | (uint64_t)j << 16 | (uint64_t)i;
+            x[i] = rng_normal(SEED, (uint64_t)(layer << 32 | g), index);
+        }
+        for (int k = 0; k < j; k++) {
+            double p = 0;
+            for (int i = 0; i < B_D; i++)
+                p += x[i] * c->dir[level][r][k][i];
+            for (int i = 0; i < B_D; i++)
+                x[i] -= p * c->dir[level][r][k][i];
+        }
+        for (int i = 0; i < B_D; i++)
+            norm += x[i] * x[i];
+        for (int i = 0; i < B_D; i++)
+            x[i] /= sqrt(norm);
+    }
+}
+
+/* Largest of the n directions of a factor, each beside its opposite; *margin: how clear it is. */
+static int direction_of(const double *x, double (*dir)[B_D], int n, double *margin)
 {
     double best = -HUGE_VAL, second = -HUGE_VAL;
     int at = 0;
-    for (int col = 0; col < BUCKETS; col++) {
-        int c = col % (BUCKETS / 2);
+    for (int col = 0; col < n; col++) {
         double p = 0;
-        for (int i = 0; i < B_D; i++) {
-            float m = (float)rng_normal(SEED, (uint64_t)(layer << 32 | g), (uint64_t)(i * R * BUCKETS / 2 + r * BUCKETS / 2 + c));
-            p += x[i] * (double)m;
-        }
-        p = col < BUCKETS / 2 ? p : -p;
+        for (int i = 0; i < B_D; i++)
+            p += x[i] * dir[col % (n / 2)][i];
+        p = col < n / 2 ? p : -p;
         if (p > best)
             second = best, best = p, at = col;
         else if (p > second)
             second = p;
     }
-    *margin = fmin(*margin, best - second);
+    *margin = n > 1 ? fmin(*margin, best - second) : *margin;
     return at;
 }
 
-struct lsh_case { /* one query head */
-    bool shared;
-    int64_t layer, g;
-    double q[B_N][B_D], k[B_N][B_D], v[B_N][B_D], scale;
-    int hq[B_N][R], hk[B_N][R];
-};
+static int bucket_of(struct lsh_case *c, const double *x, int level, int r, double *margin)
+{
+    int first = level ? 1 << level / 2 : 1, second = level ? 1 << (level - level / 2) : c->set.buckets;
+    int high = first > 1 ? direction_of(x, c->dir[level][r], first, margin) : 0;
+    return high * second + direction_of(x, c->dir[level][r] + first / 2, second, margin);
+}
 
 static double load(struct lsh_case *c, const struct base *b, int64_t h)
 {
     double margin = HUGE_VAL;
-    c->layer = b->layer;
-    c->g = h / (B_H / B_G);
+    int64_t g = h / (B_H / B_G);
+    int last = level_of(&c->set, B_N - 1);
     c->scale = (double)b->scale;
+    for (int level = c->set.buckets == 0; level <= last; level++)
+        for (int r = 0; r < c->set.rounds; r++)
+            draw(c, b->layer, g, level, r);
     for (int64_t t = 0; t < B_N; t++) {
         double norm = 0;
         for (int64_t i = 0; i < B_D; i++) {
             c->q[t][i] = (double)b->q[(t * B_H + h) * B_D + i];
-            c->k[t][i] = (double)b->k[(t * B_G + c->g) * B_D + i];
-            c->v[t][i] = (double)b->v[(t * B_G + c->g) * B_D + i];
+            c->k[t][i] = (double)b->k[(t * B_G + g) * B_D + i];
+            c->v[t][i] = (double)b->v[(t * B_G + g) * B_D + i];
             norm += c->q[t][i] * c->q[t][i];
         }
-        for (int64_t i = 0; c->shared && i < B_D; i++)
+        for (int64_t i = 0; c->set.shared && i < B_D; i++)
             c->k[t][i] = c->q[t][i] / sqrt(norm);
-        for (int r = 0; r < R; r++) {
-            c->hq[t][r] = bucket_of(c->q[t], b->layer, c->g, r, &margin);
-            c->hk[t][r] = bucket_of(c->k[t], b->layer, c->g, r, &margin);
-        }
+        for (int level = level_of(&c->set, t); level <= last; level++)
+            for (int r = 0; r < c->set.rounds; r++) {
+                c->hk[level][t][r] = bucket_of(c, c->k[t], level, r, &margin);
+                if (level == level_of(&c->set, t))
+                    c->hq[level][t][r] = bucket_of(c, c->q[t], level, r, &margin);
+            }
     }
     return margin;
 }
 
 /* in[r][j]: is key j among the last 2 c of t's bucket in round r, itself counted where it belongs there */
-static void rounds_of(const struct lsh_case *c, int64_t t, int64_t window, bool in[R][B_N])
+static void rounds_of(const struct lsh_case *c, int64_t t, int64_t window, bool in[MOST][B_N])
 {
-    memset(in, 0, sizeof(bool) * R * B_N);
-    for (int r = 0; r < R; r++)
-        for (int64_t j = t, n = 0; j >= 0 && n < 2 * CHUNK; j--)
-            if (c->hk[j][r] == c->hq[t][r]) {
+    memset(in, 0, sizeof(bool) * MOST * B_N);
+    int level = level_of(&c->set, t);
+    for (int r = 0; r < c->set.rounds; r++)
+        for (int64_t j = t, n = 0; j >= 0 && n < 2 * c->set.chunk; j--)
+            if (c->hk[level][j][r] == c->hq[level][t][r]) {
                 in[r][j] = window == 0 || j > t - window;
                 n++;
             }
@@ -74,7 +120,7 @@ static double logit(const struct lsh_case *c, int64_t t, int64_t j)
     double s = 0;
     for (int i = 0; i < B_D; i++)
         s += c->q[t][i] * c->k[j][i];
-    return c->shared && j == t ? -1e5 : s * c->scale;
+    return c->set.shared && j == t ? -1e5 : s * c->scale;
 }
 
 struct sum { /* of e^l v, kept with its largest l */
@@ -93,12 +139,12 @@ static void add(struct sum *s, double l, const double *v)
 }
 
 /* softmax over the union and the token itself */
-static void by_union(const struct lsh_case *c, int64_t t, bool in[R][B_N], struct sum *s)
+static void by_union(const struct lsh_case *c, int64_t t, bool in[MOST][B_N], struct sum *s)
 {
     *s = (struct sum){.top = -HUGE_VAL};
     for (int64_t j = 0; j <= t; j++) {
         bool any = j == t;
-        for (int r = 0; r < R; r++)
+        for (int r = 0; r < c->set.rounds; r++)
             any = any || in[r][j];
         if (any)
             add(s, logit(c, t, j), c->v[j]);
@@ -106,15 +152,15 @@ static void by_union(const struct lsh_case *c, int64_t t, bool in[R][B_N], struc
 }
 
 /* the paper: o = sum_r e^(L_r - L) o_r, each round a softmax of logit - ln N_tj. The token itself belongs to every round. */
-static void by_rounds(const struct lsh_case *c, int64_t t, bool in[R][B_N], struct sum *s)
+static void by_rounds(const struct lsh_case *c, int64_t t, bool in[MOST][B_N], struct sum *s)
 {
     *s = (struct sum){.top = -HUGE_VAL};
-    for (int r = 0; r < R; r++) {
+    for (int r = 0; r < c->set.rounds; r++) {
         struct sum one = {.top = -HUGE_VAL};
         double o[B_D];
         for (int64_t j = 0; j <= t; j++) {
             int times = 0;
-            for (int x = 0; x < R; x++)
+            for (int x = 0; x < c->set.rounds; x++)
                 times += in[x][j] || j == t;
             if (in[r][j] || j == t)
                 add(&one, logit(c, t, j) - log(times), c->v[j]);
@@ -134,20 +180,24 @@ static void ran(struct base *b)
     T_CHECK(b->peak <= b->scratch);
 }
 
-static void make(struct base *b, bool shared, const char *isa)
+static void make(struct base *b, const struct setting *s, const char *isa)
 {
+    static char text[3][32];
     base_make(b, "reformer", isa);
-    b->set[0] = "m.rounds=4", b->set[1] = "m.buckets=8", b->set[2] = "m.chunk=6", b->set[3] = "m.seed=4";
-    b->set[4] = shared ? "m.shared_qk=true" : NULL;
+    snprintf(text[0], sizeof text[0], "m.rounds=%d", s->rounds);
+    snprintf(text[1], sizeof text[1], "m.buckets=%d", s->buckets);
+    snprintf(text[2], sizeof text[2], "m.chunk=%d", s->chunk);
+    b->set[0] = text[0], b->set[1] = text[1], b->set[2] = text[2], b->set[3] = "m.seed=4";
+    b->set[4] = s->shared ? "m.shared_qk=true" : NULL;
 }
 
-static void compare(const struct base *b, bool shared)
+static void compare(const struct base *b, const struct setting *s)
 {
     static struct lsh_case c;
-    static bool in[R][B_N];
+    static bool in[MOST][B_N];
     double worst = 0, rounds = 0, pairs = 0;
     for (int64_t h = 0; h < B_H; h++) {
-        c.shared = shared;
+        c.set = *s;
         T_CHECK(load(&c, b, h) > 1e-6); /* no hash is a tie that float might see otherwise */
         for (int64_t t = 0; t < B_N; t++) {
             struct sum u, p;
@@ -155,10 +205,10 @@ static void compare(const struct base *b, bool shared)
             by_union(&c, t, in, &u);
             by_rounds(&c, t, in, &p);
             double lse = u.top + log(u.den);
-            bool alone = shared && u.n == 1; /* the program gives the own key its plain logit there */
+            bool alone = s->shared && u.n == 1; /* the program gives the own key its plain logit there */
             worst = fmax(worst, alone ? 0 : fabs(lse - (double)b->lse[t * B_H + h]));
             rounds = fmax(rounds, alone ? 0 : fabs(lse - p.top - log(p.den)));
-            pairs += (double)(u.n - (shared && u.n > 1));
+            pairs += (double)(u.n - (s->shared && u.n > 1));
             for (int i = 0; i < B_D; i++) {
                 worst = fmax(worst, fabs(u.o[i] / u.den - (double)b->out[(t * B_H + h) * B_D + i]));
                 rounds = fmax(rounds, fabs(u.o[i] / u.den - p.o[i] / p.den));
@@ -170,17 +220,21 @@ static void compare(const struct base *b, bool shared)
     T_CHECK(b->stats.pairs_seen == pairs);
 }
 
+/* Fixed and growing; with 16 rounds and up to 256 buckets rows lie in several blocks of slots. */
+static const struct setting settings[] = {{4, 8, 6, false}, {4, 8, 6, true}, {4, 0, 6, false}, {4, 0, 6, true}, {16, 0, 2, false}};
+enum { SETTINGS = sizeof settings / sizeof settings[0] };
+
 static void the_same_buckets_give_the_same_result(void)
 {
     struct base *b = malloc(sizeof *b);
     for (int isa = 0; b && isa < kern_isa_count(); isa++)
-        for (int shared = 0; shared < 2; shared++) {
+        for (int i = 0; i < SETTINGS; i++) {
             if (!kern_isa_runs(isa))
                 continue;
-            make(b, shared, kern_isa_name(isa));
-            b->chunk = shared ? 41 : B_N; /* longer and shorter than what is entered at once */
+            make(b, &settings[i], kern_isa_name(isa));
+            b->chunk = settings[i].shared ? 41 : B_N; /* longer and shorter than what is entered at once */
             ran(b);
-            compare(b, shared);
+            compare(b, &settings[i]);
         }
     free(b);
 }
@@ -188,11 +242,94 @@ static void the_same_buckets_give_the_same_result(void)
 static void the_architectures_window_cuts_lists(void)
 {
     struct base *b = malloc(sizeof *b);
-    make(b, false, base_isa());
-    b->window = 50;
-    ran(b);
-    compare(b, false);
+    for (int i = 0; b && i < SETTINGS; i += 2) {
+        make(b, &settings[i], base_isa());
+        b->window = 50;
+        ran(b);
+        compare(b, &settings[i]);
+    }
     free(b);
+}
+
+/* Room for more tokens, and other chunks, move nothing: neither in stages nor in blocks of slots. */
+static void prefill_and_decoding_agree_to_the_bit(void)
+{
+    struct base *a = malloc(sizeof *a), *b = malloc(sizeof *b);
+    for (int i = 0; a && b && i < SETTINGS; i++) {
+        make(a, &settings[i], base_isa());
+        ran(a);
+        for (int chunk = 1; chunk < 200; chunk += 97) {
+            make(b, &settings[i], base_isa());
+            b->chunk = chunk;
+            ran(b);
+            T_CHECK(base_same(a, b));
+            T_CHECK(a->stats.pairs_seen == b->stats.pairs_seen);
+        }
+    }
+    free(a);
+    free(b);
+}
+
+/* One head of LONG tokens, in chunks: more than are entered at once, in several blocks of slots. */
+enum { LONG = 5000, LONG_D = 8 };
+static void run_long(int64_t chunk, const char *buckets, float *out)
+{
+    static float q[LONG * LONG_D], k[LONG * LONG_D], v[LONG * LONG_D];
+    const char *set[] = {buckets, "m.chunk=16", "m.rounds=3"};
+    _Alignas(64) unsigned char opts[256];
+    struct attn_shape s = {.heads = 1, .kv_heads = 1, .dim = LONG_D, .scale = 0.3F};
+    struct kern_kv kv = {.dim = LONG_D};
+    struct kern_table kern;
+    struct arena mem, step;
+    struct cfg *cfg = NULL;
+    struct attn_call c = {.method = attn_find("reformer"), .opts = opts, .shape = &s, .kv = &kv, .kern = &kern, .step = &step};
+    for (int64_t i = 0; i < LONG * LONG_D; i++) {
+        q[i] = (float)rng_normal(5, 1, (uint64_t)i);
+        k[i] = (float)rng_normal(5, 2, (uint64_t)i);
+        v[i] = (float)rng_normal(5, 3, (uint64_t)i);
+    }
+    T_CHECK(!kern_select(&kern, base_isa()) && !arena_open(&mem, "mem", (size_t)64 << 20));
+    T_CHECK(!cfg_open(&cfg, NULL, set, 3) && !cfg_load(cfg, "m", c.method->fields, opts));
+    T_CHECK(!arena_open(&step, "step", c.method->scratch(opts, &s, chunk, LONG)));
+    kv.k = arena_alloc0(&mem, (int64_t)kern_kv_bytes(KERN_F32, LONG_D, LONG), 1);
+    kv.v = arena_alloc0(&mem, (int64_t)kern_kv_bytes(KERN_F32, LONG_D, LONG), 1);
+    c.state = arena_alloc0(&mem, (int64_t)c.method->state_bytes(opts, &s, LONG), 1);
+    for (; c.pos < LONG; c.pos += c.n) {
+        c.n = chunk < LONG - c.pos ? chunk : LONG - c.pos;
+        c.q = q + c.pos * LONG_D, c.k = k + c.pos * LONG_D, c.v = v + c.pos * LONG_D, c.out = out + c.pos * LONG_D;
+        kern.kv_append(&kv, c.k, c.v, LONG_D, c.n);
+        T_EQ(c.method->run(&c), ERR_OK);
+    }
+    arena_close(&step);
+    arena_close(&mem);
+    cfg_close(cfg);
+}
+
+static void a_long_sequence_is_cut_anywhere(void)
+{
+    static float a[LONG * LONG_D], b[LONG * LONG_D];
+    for (int i = 0; i < 2; i++) {
+        run_long(LONG, i ? "m.buckets=16" : "m.buckets=0", a);
+        run_long(i ? 1 : 1531, i ? "m.buckets=16" : "m.buckets=0", b);
+        T_CHECK(!memcmp(a, b, sizeof a));
+    }
+}
+
+/* What "by the paper" is for: the keys of a token no longer grow once buckets do. */
+static void growing_buckets_hold_as_many_keys_at_any_length(void)
+{
+    struct attn_cost at[2];
+    struct attn_shape s = {.heads = 6, .kv_heads = 2, .dim = 64, .scale = 1};
+    struct cfg *cfg = NULL;
+    _Alignas(64) unsigned char opts[256];
+    const struct attn_method *m = attn_find("reformer");
+    T_CHECK(!cfg_open(&cfg, NULL, NULL, 0) && !cfg_load(cfg, "m", m->fields, opts));
+    for (int i = 0; i < 2; i++)
+        m->cost(opts, &s, i ? 65536 : 8192, 1024, &at[i]);
+    T_CHECK(at[1].pairs < 1.1 * at[0].pairs && at[1].pairs > 0.9 * at[0].pairs);
+    size_t one = m->state_bytes(opts, &s, 32768), two = m->state_bytes(opts, &s, 65536);
+    T_CHECK(two > one && two < one * 21 / 10);
+    cfg_close(cfg);
 }
 
 static void one_bucket_list_that_holds_all_is_dense(void)
@@ -215,10 +352,10 @@ static void one_bucket_list_that_holds_all_is_dense(void)
 static void ranks_that_share_the_heads_get_the_same_bits(void)
 {
     struct base *a = malloc(sizeof *a), *b = malloc(sizeof *b);
-    for (int shared = 0; a && b && shared < 2; shared++) {
-        make(a, shared, base_isa());
+    for (int i = 0; a && b && i < SETTINGS; i++) {
+        make(a, &settings[i], base_isa());
         ran(a);
-        make(b, shared, base_isa());
+        make(b, &settings[i], base_isa());
         b->heads = B_H / B_G;
         for (b->head_from = 0; b->head_from < B_H; b->head_from += B_H / B_G)
             ran(b);
@@ -237,6 +374,9 @@ int main(int argc, char **argv)
     t_start(&argc, &argv);
     T_RUN(the_same_buckets_give_the_same_result);
     T_RUN(the_architectures_window_cuts_lists);
+    T_RUN(prefill_and_decoding_agree_to_the_bit);
+    T_RUN(a_long_sequence_is_cut_anywhere);
+    T_RUN(growing_buckets_hold_as_many_keys_at_any_length);
     T_RUN(one_bucket_list_that_holds_all_is_dense);
     T_RUN(ranks_that_share_the_heads_get_the_same_bits);
     return t_done();
