@@ -148,6 +148,20 @@ size_t sparse_scratch(const struct sparse_opts *o, const struct sparse_ops *ops,
     return chunk_bytes(&r, n) + (size_t)omp_get_max_threads() * lane_cut(&w, NULL, &r, max_tokens) + arena_bytes(1, 1);
 }
 
+/* The rotation at block J's centre: the same bits whether the chunk's table has it or the block began in an older chunk. */
+static void centre(const struct sparse_run *r, int64_t J, float *cs, float *sn)
+{
+    const struct feat_dims *d = &r->f.d;
+    int64_t t = J * d->block + d->block / 2;
+    float row[2 * FEAT_MAX_WIDTH];
+    if (t / FEAT_ROT >= r->c->pos / FEAT_ROT) {
+        feat_rotation(&r->f, r->base, r->c->pos, t, cs, sn);
+        return;
+    }
+    feat_angles(r->c->shape, d, (double)(t / FEAT_ROT * FEAT_ROT), row, row + d->half);
+    feat_rotation(&r->f, row, t, t, cs, sn);
+}
+
 /* Blocks J0 .. J0+n-1 of KV head g, pooled in r->pooled, become vectors of each unit that looks at them. */
 static void store_blocks(struct sparse_run *r, int64_t g, int64_t J0, int64_t n)
 {
@@ -161,13 +175,45 @@ static void store_blocks(struct sparse_run *r, int64_t g, int64_t J0, int64_t n)
         for (int64_t j = 0; j < n; j++) {
             float *v = vec + j * d->width, *to = feat_group(&r->f, unit, (J0 + j) / FEAT_GROUP) + (J0 + j) % FEAT_GROUP;
             if (d->half) {
-                feat_angles(r->c->shape, d, (double)((J0 + j) * d->block) + (double)d->block / 2, cs, sn);
+                centre(r, J0 + j, cs, sn);
                 r->c->kern->rope(v, cs, sn, 2 * d->half);
             }
             for (int64_t x = 0; x < d->width; x++)
                 to[x * FEAT_GROUP] = v[x];
         }
     }
+}
+
+static float larger(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+static float smaller(float a, float b)
+{
+    return a < b ? a : b;
+}
+
+/* Adds n keys, rows at a distance of stride, to the sum, maximum and minimum of the open block: four at a time, in order. */
+static void pool_keys(float *restrict open, int64_t d, const float *restrict keys, int64_t stride, int64_t n)
+{
+    float *restrict hi = open + d, *restrict lo = hi + d;
+    int64_t j = 0;
+    for (; j + 4 <= n; j += 4) {
+        const float *a = keys + j * stride, *b = a + stride, *c = b + stride, *e = c + stride;
+        for (int64_t x = 0; x < d; x++) {
+            open[x] = open[x] + a[x] + b[x] + c[x] + e[x];
+            hi[x] = larger(e[x], larger(c[x], larger(b[x], larger(a[x], hi[x]))));
+            lo[x] = smaller(e[x], smaller(c[x], smaller(b[x], smaller(a[x], lo[x]))));
+        }
+    }
+    for (; j < n; j++)
+        for (int64_t x = 0; x < d; x++) {
+            float k = keys[j * stride + x];
+            open[x] += k;
+            hi[x] = larger(k, hi[x]);
+            lo[x] = smaller(k, lo[x]);
+        }
 }
 
 /* Pools KV head g's keys of the chunk block by block. */
@@ -177,28 +223,31 @@ static void pool_head(struct sparse_run *r, int64_t g)
     const struct feat_dims *d = &r->f.d;
     const float *keys = r->ops->raw ? c->k0 : c->k;
     int64_t B = d->block, n = 0;
-    float *open = r->f.pool + g * 3 * d->dim, *sum = open, *hi = open + d->dim, *lo = hi + d->dim;
-    for (int64_t i = 0; i < c->n; i++) {
-        int64_t t = c->pos + i;
-        const float *k = keys + (i * d->kv_heads + g) * d->dim;
-        if (t % B == 0)
-            for (int64_t x = 0; x < d->dim; x++)
-                sum[x] = 0, hi[x] = -INFINITY, lo[x] = INFINITY;
-        for (int64_t x = 0; x < d->dim; x++) {
-            sum[x] += k[x];
-            hi[x] = k[x] > hi[x] ? k[x] : hi[x];
-            lo[x] = k[x] < lo[x] ? k[x] : lo[x];
-        }
-        if (t % B == B - 1) {
+    float *open = r->f.pool + g * 3 * d->dim;
+    for (int64_t t = c->pos, end = c->pos + c->n; t < end;) {
+        int64_t m = min64(B - t % B, end - t);
+        for (int64_t x = 0; x < d->dim && t % B == 0; x++)
+            open[x] = 0, open[d->dim + x] = -INFINITY, open[2 * d->dim + x] = INFINITY;
+        pool_keys(open, d->dim, keys + ((t - c->pos) * d->kv_heads + g) * d->dim, d->kv_heads * d->dim, m);
+        t += m;
+        if (t % B == 0) {
             float *p = r->pooled + (g * FEAT_GROUP + n++) * 3 * d->dim;
             memcpy(p, open, (size_t)(3 * d->dim) * sizeof *p);
             c->kern->scale(p, 1 / (float)B, d->dim);
         }
-        if (n == FEAT_GROUP || (i == c->n - 1 && n > 0)) {
-            store_blocks(r, g, (t + 1) / B - n, n);
+        if (n == FEAT_GROUP || (t == end && n > 0)) {
+            store_blocks(r, g, t / B - n, n);
             n = 0;
         }
     }
+}
+
+/* Do all tokens of the chunk keep everything? Where no window slides, what the last one keeps says so of those before. */
+static bool keeps_all(const struct sparse_run *r)
+{
+    struct select_set last;
+    select_sets(&last, &r->rule, r->c->pos + r->c->n - 1);
+    return r->rule.window == 0 && last.all;
 }
 
 static int features(struct sparse_run *r)
@@ -213,7 +262,10 @@ static int features(struct sparse_run *r)
     r->vec = ARENA_NEW(c->step, d->kv_heads * FEAT_GROUP * d->width, float);
     if (!r->base || !r->pooled || !r->vec)
         return ERR_NOMEM;
-    if (d->hidden && r->gate && r->gate->wc) {
+    bool context = d->hidden && r->gate && r->gate->wc;
+    if (context && keeps_all(r)) {
+        feat_context(&r->f, c->x, c->pos, c->n, NULL);
+    } else if (context) {
         r->ctx = ARENA_NEW(c->step, c->n * d->hidden, float);
         if (!r->ctx)
             return ERR_NOMEM;

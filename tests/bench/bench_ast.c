@@ -1,9 +1,12 @@
 /* Whole-model prefill, dense against AST (untrained gate), by length: tokens a second, share of attention, memory of a
  * step, and fitted exponents of time against length. The text is WikiText's where it is, else token ids by a formula.
- *   usage: bench_ast [MODEL FOLDER = ../shared/models/asterism-M] [longest = 32768] [kept = 1024] */
+ * Times are processor time of all threads (those that wait sleep: OMP_WAIT_POLICY=passive), the least of some runs in turn.
+ *   usage: bench_ast [MODEL FOLDER = ../shared/models/asterism-M] [longest = 32768] [kept = 1024] [shortest = 256] */
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "attn/sparse.h"
 #include "base/arena.h"
@@ -35,52 +38,58 @@ static int read_ids(const char *model, int64_t vocab, int32_t *ids, int64_t n)
     return real;
 }
 
-/* Seconds of a prefill that ends in the last token's logits; *attn: of which attention. The better of two below 16k. */
-static double prefill(struct model *m, const int32_t *ids, int64_t n, double *attn)
+static double cpu_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+struct took {
+    double cpu, attn; /* processor seconds; share of the clock's seconds in attention */
+};
+
+/* A prefill that ends in the last token's logits; *best is replaced if this one was faster. */
+static int prefill(struct model *m, const int32_t *ids, int64_t n, struct took *best)
 {
     struct arena step = {0};
     int64_t at[2] = {0, n}, row = n - 1;
-    double best = HUGE_VAL;
     int rc = arena_open(&step, "step", model_score_bytes(m, n, n, 1) + arena_bytes(model_info(m)->vocab, sizeof(float)));
     float *logits = rc ? NULL : ARENA_NEW(&step, model_info(m)->vocab, float);
-    for (int r = 0; !rc && r < (n < 16384 ? 2 : 1); r++) {
+    if (!rc) {
         struct timer tm = {{0}};
         struct model_out out = {.logit_row = &row, .n_logit_rows = 1, .logits = logits, .timer = &tm};
-        double t0 = timer_now();
+        double cpu = cpu_now(), wall = timer_now();
         rc = model_score(m, &(struct model_batch){.n_seq = 1, .at = at, .token = ids}, &out, &step);
-        if (timer_now() - t0 < best) {
-            best = timer_now() - t0;
-            *attn = tm.s[TIMER_ATTN];
-        }
+        cpu = cpu_now() - cpu;
+        if (cpu < best->cpu)
+            *best = (struct took){cpu, tm.s[TIMER_ATTN] / (timer_now() - wall)};
     }
     arena_close(&step);
-    if (rc) {
-        fprintf(stderr, "bench_ast: %s\n", err_text());
-        exit(1);
-    }
-    return best;
+    return rc;
 }
 
-static void table(struct model *m, const int32_t *ids, int64_t longest, const struct sparse_opts *o)
+static void table(struct model *m, const int32_t *ids, int64_t n[2], const struct sparse_opts *o)
 {
     double last[2] = {0};
+    int threads = omp_get_max_threads();
     printf("%8s %12s %12s %7s %14s %14s %12s %16s\n", "tokens", "dense tok/s", "ast tok/s", "ratio", "dense in attn", "ast in attn",
            "step memory", "exponents");
-    for (int64_t n = 1024; n <= longest; n *= 2) {
-        double s[2], attn[2];
+    for (int64_t len = n[0]; len <= n[1]; len *= 2) {
+        struct took t[2] = {{HUGE_VAL, 0}, {HUGE_VAL, 0}};
         char bytes[32], grows[32] = "";
-        for (int ast = 0; ast < 2; ast++) {
-            if (model_set_attention(m, ast ? &attn_ast : attn_find("dense"), ast ? o : NULL, NULL)) {
+        for (int i = 0; i < 2 * (len <= 1024 ? 12 : len <= 4096 ? 3 : len < 16384 ? 2 : 1); i++)
+            if (model_set_attention(m, i % 2 ? &attn_ast : attn_find("dense"), i % 2 ? o : NULL, NULL) ||
+                prefill(m, ids, len, &t[i % 2])) {
                 fprintf(stderr, "bench_ast: %s\n", err_text());
                 exit(1);
             }
-            s[ast] = prefill(m, ids, n, &attn[ast]);
-        }
-        log_bytes((double)model_score_bytes(m, n, n, 1), bytes, sizeof bytes);
+        double s[2] = {t[0].cpu / threads, t[1].cpu / threads};
+        log_bytes((double)model_score_bytes(m, len, len, 1), bytes, sizeof bytes);
         if (last[0] > 0) /* seconds ~ tokens^x, from the length before to this one */
             snprintf(grows, sizeof grows, "%.2f, %.2f", log2(s[0] / last[0]), log2(s[1] / last[1]));
-        printf("%8lld %12.0f %12.0f %7.2f %13.0f%% %13.0f%% %12s %16s\n", (long long)n, (double)n / s[0], (double)n / s[1],
-               s[0] / s[1], 100 * attn[0] / s[0], 100 * attn[1] / s[1], bytes, grows);
+        printf("%8lld %12.0f %12.0f %7.3f %13.0f%% %13.0f%% %12s %16s\n", (long long)len, (double)len / s[0], (double)len / s[1],
+               s[0] / s[1], 100 * t[0].attn, 100 * t[1].attn, bytes, grows);
         fflush(stdout);
         last[0] = s[0], last[1] = s[1];
     }
@@ -89,11 +98,11 @@ static void table(struct model *m, const int32_t *ids, int64_t longest, const st
 int main(int argc, char **argv)
 {
     const char *path = argc > 1 ? argv[1] : "../shared/models/asterism-M";
-    int64_t longest = argc > 2 ? atoll(argv[2]) : 32768;
+    int64_t longest = argc > 2 ? atoll(argv[2]) : 32768, n[2] = {argc > 4 ? atoll(argv[4]) : 256, longest};
     struct sparse_opts o = {0};
     struct kern_table k;
     struct model *m = NULL;
-    if (kern_select(&k, NULL) || cfg_defaults(attn_ast.fields, &o) || longest < 1024 || longest > 1 << 20)
+    if (kern_select(&k, NULL) || cfg_defaults(attn_ast.fields, &o) || n[0] < 16 || longest < n[0] || longest > 1 << 20)
         return 2;
     o.keep = argc > 3 ? atoll(argv[3]) : 1024;
     if (model_open(&m, &(struct model_open){.path = path, .kern = &k, .dtype = KERN_F32, .kv_dtype = KERN_F32})) {
@@ -106,7 +115,7 @@ int main(int argc, char **argv)
     int real = read_ids(path, model_info(m)->vocab, ids, longest);
     printf("%s, f32, %s, %s, %s, %lld tokens kept, blocks of %lld\n", path, k.isa, kern_blas_info(),
            real ? "WikiText" : "made-up ids", (long long)o.keep, (long long)o.block);
-    table(m, ids, longest, &o);
+    table(m, ids, n, &o);
     free(ids);
     model_close(m);
     return 0;

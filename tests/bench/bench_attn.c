@@ -178,7 +178,7 @@ static void line(struct data *b, struct side *x, int64_t n)
 {
     struct spent dense = never, ast = never;
     double select = HUGE_VAL;
-    int repeats = n <= 4096 ? 9 : n <= 16384 ? 3 : 2;
+    int repeats = n <= 1024 ? 300 : n <= 4096 ? 9 : n <= 16384 ? 3 : 2;
     for (int r = 0; r < repeats; r++) { /* in turn: what disturbs one disturbs the other */
         dense = least(dense, dense_once(b, n));
         ast = least(ast, ast_once(b, x, n));
