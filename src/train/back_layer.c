@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "comm/comm.h"
 #include "train/back_ops.h"
 
 enum { SMALL = 1 << 14 };
@@ -41,6 +42,19 @@ size_t layer_take(struct arena *to, const struct net *n, struct layer_work *w, i
     z += floats(to, &w->dv, b, N * kv) + floats(to, &w->dq0, b && gate, N * q) + floats(to, &w->dk0, b && gate, N * kv);
     z += floats(to, &w->dqkv, b, N * (q + 2 * kv)) + floats(to, &w->dxn, b, N * D) + floats(to, &w->stat, b, 2 * N * most);
     return z;
+}
+
+/* ---- groups ---- */
+
+/* What is there once (the residual stream, biases behind a sum) comes from the first rank. */
+static bool first_rank(const struct layer_run *r)
+{
+    return !r->net->group || r->net->group->rank == 0;
+}
+
+static void sum(const struct layer_run *r, float *x, int64_t n)
+{
+    comm_sum_f32(r->net->group, x, n);
 }
 
 /* ---- forward ---- */
@@ -191,15 +205,18 @@ static void mlp_up(const struct layer_run *r, int64_t m)
     op_act(&act, r->w.up, r->w.h);
 }
 
-/* x1 (rows t0 ..): x + o(att) + its bias */
+/* x1 (rows t0 ..): x + o(att) + its bias; in parallel layers this rank's share, to which the MLP's comes */
 static void after_attention(const struct layer_run *r, const struct layer_keep *k, float *x1, int64_t t0, int64_t m)
 {
     int64_t D = r->net->shape->hidden, q = r->net->shape->heads * r->net->shape->dim;
     struct op_linear o = linear_of(r, PART_O, m);
-    if (x1 != k->x + t0 * D)
+    if (first_rank(r))
         memcpy(x1, k->x + t0 * D, (size_t)(m * D) * sizeof(float));
-    op_linear(&o, k->att + t0 * q, x1, true);
-    op_bias(r->net->kern, x1, &parts(r)[PART_O_B], m, D);
+    op_linear(&o, k->att + t0 * q, x1, first_rank(r));
+    if (first_rank(r))
+        op_bias(r->net->kern, x1, &parts(r)[PART_O_B], m, D);
+    if (!r->net->shape->parallel)
+        sum(r, x1, m * D);
 }
 
 int layer_forward(struct layer_run *r, const struct layer_keep *k, float *out)
@@ -216,8 +233,10 @@ int layer_forward(struct layer_run *r, const struct layer_keep *k, float *out)
         after_attention(r, k, y, t, m);
         op_norm(&n, parallel ? k->x + t * D : y, r->w.xm);
         mlp_up(r, m);
-        op_linear(&down, r->w.h, y, true);
-        op_bias(r->net->kern, y, &parts(r)[PART_DOWN_B], m, D);
+        op_linear(&down, r->w.h, y, first_rank(r) || parallel);
+        if (first_rank(r))
+            op_bias(r->net->kern, y, &parts(r)[PART_DOWN_B], m, D);
+        sum(r, y, m * D);
     }
     return rc;
 }
@@ -242,6 +261,7 @@ static void mlp_grad(const struct layer_run *r, const float *x, float *dx)
         op_bias_grad(&p[PART_DOWN_B], dx + t * D, m, D);
         op_act_grad(&act, r->w.dh, r->w.up);
         op_linear_input(&up, r->w.up, r->w.dxm, false);
+        sum(r, r->w.dxm, m * D);
         op_linear_weight(&up, r->w.up, r->w.xm);
         op_bias_grad(&p[up_b], r->w.up, m, up.out);
         op_norm_grad(&n, x + t * D, r->w.dxm, dx + t * D);
@@ -299,7 +319,11 @@ static void head_norm_grad(const struct layer_run *r, int part, float *d, int64_
 {
     const struct model_shape *s = r->net->shape;
     int64_t wide = (s->heads + 2 * s->kv_heads) * s->dim, n = heads * s->dim;
-    struct op_norm o = {.kern = r->net->kern, .w = &parts(r)[part], .rms = true, .m = heads, .width = s->dim, .eps = (float)s->eps};
+    struct net_part p = parts(r)[part]; /* with a gradient of its own: each rank has other heads */
+    float own[KERN_MAX_DIM] = {0}, *g = p.g;
+    AST_ASSERT(s->dim <= KERN_MAX_DIM);
+    p.g = g ? own : NULL;
+    struct op_norm o = {.kern = r->net->kern, .w = &p, .rms = true, .m = heads, .width = s->dim, .eps = (float)s->eps};
     float *copy = r->w.dqkv; /* not in use yet: (N, heads, dim) inputs of the norm, side by side */
     for (int64_t t = 0; t < r->tokens; t++)
         memcpy(copy + t * n, r->w.qkv + t * wide + col, (size_t)n * sizeof(float));
@@ -308,6 +332,9 @@ static void head_norm_grad(const struct layer_run *r, int part, float *d, int64_
     o.m = r->tokens * heads;
     o.stat = r->w.stat;
     op_norm_grad(&o, copy, d, dx);
+    sum(r, own, g ? s->dim : 0);
+    if (g)
+        r->net->kern->add(g, own, s->dim);
     memcpy(d, dx, (size_t)(r->tokens * n) * sizeof(float));
 }
 
@@ -357,6 +384,7 @@ static int attention_grad(struct layer_run *r, const struct layer_keep *k, float
     join_qkv(r, soft);
     struct op_linear l = linear_of(r, PART_Q, N);
     op_linear_input(&l, r->w.dqkv, r->w.dxn, true);
+    sum(r, r->w.dxn, N * s->hidden);
     op_linear_weight(&l, r->w.dqkv, r->w.xn);
     r->s->flops += l.w->g ? 2 * (double)N * (double)l.out * (double)l.w->cols : 0;
     op_bias_grad(&p[PART_Q_B], r->w.dqkv, N, q + 2 * kv);

@@ -68,10 +68,6 @@ static int check(const struct lm *l)
 {
     const struct lm_opts *o = l->o;
     const char *name = l->env.method ? l->env.method->name : "ast";
-    if (l->env.group && l->env.group->size > 1)
-        return err_set(ERR_ARG,
-                       "objective lm: a group of %d ranks; a net is trained by one rank, more ranks share the batch: tensor = 1",
-                       l->env.group->size);
     if (l->env.repeat > 1)
         return err_set(ERR_ARG, "train.repeat = %lld: objective lm looks at a batch once", (long long)l->env.repeat);
     if (l->env.method && !l->ast && !l->window && l->env.method != &attn_dense && !l->env.method->pattern)
@@ -173,7 +169,8 @@ static int open_it(void **self, const void *opts, const struct train_env *env)
                  : err_set(ERR_ARG, "objective lm needs the attention that it trains through: method = { method = \"ast\"; ... };");
     if (!rc) {
         struct net_how how = {.path = env->model, .kern = env->kern, .rank = l->o->rank, .gate = env->gate, .seed = env->seed};
-        how.train = trained(l), how.gates = l->ast != NULL, how.gate_lr = l->o->gate_lr, how.noise = l->o->noise;
+        how.group = env->group, how.train = trained(l), how.gates = l->ast != NULL, how.gate_lr = l->o->gate_lr,
+        how.noise = l->o->noise;
         if (l->ast) {
             how.block = l->ast->block, how.per_head = l->ast->unit == SPARSE_HEAD;
             how.gate_tensors = gate_tensors(l, has_summaries(l->ast));
@@ -221,7 +218,7 @@ static void set_rules(struct lm *l, const struct train_at *at, double scored, do
         r->temperature = at->temperature;
         r->cut = -l->o->cut;
         /* the loop divides by scored tokens: lambda times the mean over tokens, units and layers */
-        r->density_grad = l->lambda * scored / (tokens * (double)(L * l->net->gate.units));
+        r->density_grad = l->lambda * scored / (tokens * (double)(L * l->net->all_gates.units));
     }
 }
 

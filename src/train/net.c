@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/rng.h"
+#include "comm/comm.h"
 #include "kernels/blas.h"
 #include "model/gates.h"
 
@@ -98,14 +99,31 @@ static int give_mat(struct net *n, struct net_part *parts, int part, const struc
     return give(n, parts, &f);
 }
 
+/* Rows of the vocabulary: a model's ranks have some each, here all have all. */
+static int give_vocab(struct net *n, int part, const struct kern_mat *m)
+{
+    int64_t first = n->model->cut.vocab.first, rows = n->shape->vocab, D = n->shape->hidden;
+    struct net_part *p = &n->top[part];
+    *p = (struct net_part){.w = ARENA_NEW0(&n->run, rows * D, float), .rows = rows, .cols = D};
+    if (n->train & NET_WEIGHTS)
+        p->g = ARENA_NEW0(&n->run, rows * D, float);
+    if (!p->w || (n->train & NET_WEIGHTS && !p->g))
+        return ERR_NOMEM;
+#pragma omp parallel for if (m->out > 64)
+    for (int64_t r = 0; r < m->out; r++)
+        kern_mat_row(n->kern, m, r, p->w + (first + r) * D);
+    comm_sum_f32(n->group, p->w, rows * D);
+    return ERR_OK;
+}
+
 static int give_top(struct net *n)
 {
     const struct model *m = n->model;
-    int rc = give_mat(n, n->top, PART_EMBED, &m->embed);
+    int rc = give_vocab(n, PART_EMBED, &m->embed);
     if (!rc && m->shape.pos == MODEL_POS_LEARNED)
         rc = give_mat(n, n->top, PART_POS, &m->pos);
     if (!rc && !m->shape.tied)
-        rc = give_mat(n, n->top, PART_HEAD, &m->head);
+        rc = give_vocab(n, PART_HEAD, &m->head);
     if (m->shape.tied)
         n->top[PART_HEAD] = n->top[PART_EMBED];
     rc = rc ? rc : give_vec(n, n->top, PART_NORM_W, m->norm_w, m->shape.hidden);
@@ -185,6 +203,23 @@ void net_refresh(struct net *n)
 
 /* ---- gates ---- */
 
+/* This rank's units of all_gates. */
+static int cut_gates(struct net *n)
+{
+    int64_t rank = n->group ? n->group->rank : 0, size = n->group ? n->group->size : 1;
+    n->gate = n->all_gates;
+    n->gate.units /= size, n->gate.heads /= size, n->gate.kv_heads /= size;
+    n->gate.layer = ARENA_NEW0(&n->run, n->gate.layers, struct gate_layer);
+    for (int64_t l = 0; n->gate.layer && l < n->gate.layers; l++)
+        for (int i = 0; i < GATE_TENSORS; i++) {
+            struct gate_tensor of, to;
+            gate_tensor_at(&n->all_gates, l, i, &of);
+            gate_tensor_at(&n->gate, l, i, &to);
+            *to.data = *of.data + rank * gate_tensor_size(&to);
+        }
+    return n->gate.layer ? ERR_OK : ERR_NOMEM;
+}
+
 static int give_gates(struct net *n, const struct net_how *how)
 {
     const struct model_info *info = model_info(n->model);
@@ -193,42 +228,49 @@ static int give_gates(struct net *n, const struct net_how *how)
     int rc = load ? gates_open(&from, how->gate, info) : ERR_OK;
     if (rc)
         return rc;
-    n->gate = (struct attn_params){.layers = info->layers, .heads = info->heads, .kv_heads = info->kv_heads, .dim = info->dim};
-    n->gate.hidden = info->hidden, n->gate.width = info->dim, n->gate.buckets = GATE_BUCKETS, n->gate.block = how->block;
-    n->gate.units = how->per_head ? info->heads : info->kv_heads;
-    snprintf(n->gate.base, sizeof n->gate.base, "%s", info->sha256);
+    n->all_gates = (struct attn_params){.layers = info->layers, .heads = info->heads, .kv_heads = info->kv_heads, .dim = info->dim};
+    n->all_gates.hidden = info->hidden, n->all_gates.width = info->dim, n->all_gates.buckets = GATE_BUCKETS,
+    n->all_gates.block = how->block;
+    n->all_gates.units = how->per_head ? info->heads : info->kv_heads;
+    snprintf(n->all_gates.base, sizeof n->all_gates.base, "%s", info->sha256);
     if (load) {
         const struct attn_params *p = gates_params(from);
-        n->gate.units = p->units, n->gate.width = p->width, n->gate.buckets = p->buckets;
-        n->gate.block = p->block > 0 ? p->block : how->block;
+        n->all_gates.units = p->units, n->all_gates.width = p->width, n->all_gates.buckets = p->buckets;
+        n->all_gates.block = p->block > 0 ? p->block : how->block;
     }
-    rc = gate_alloc(&n->gate, &n->run);
+    rc = gate_alloc(&n->all_gates, &n->run);
     n->gate_known = arena_alloc0(&n->run, info->layers, sizeof n->gate_known[0]);
     rc = rc || n->gate_known ? rc : ERR_NOMEM;
-    if (!rc && n->gate.width == n->gate.dim)
-        rc = gate_init(&n->gate, how->noise, how->seed); /* what a file lacks starts untrained */
+    if (!rc && n->all_gates.width == n->all_gates.dim)
+        rc = gate_init(&n->all_gates, how->noise, how->seed); /* what a file lacks starts untrained */
     for (int64_t l = 0; !rc && load && l < info->layers; l++)
         for (int i = 0; i < GATE_TENSORS; i++) {
             struct gate_tensor to, at;
-            gate_tensor_at(&n->gate, l, i, &to);
+            gate_tensor_at(&n->all_gates, l, i, &to);
             gate_tensor_at(gates_params(from), l, i, &at);
             n->gate_known[l][i] = *at.data != NULL;
             if (*at.data)
                 memcpy(*to.data, *at.data, (size_t)gate_tensor_size(&to) * sizeof(float));
         }
     gates_close(from);
-    return rc;
+    return rc ? rc : cut_gates(n);
 }
 
 /* ---- the list ---- */
 
-static int list(struct net *n, const char *name, const struct net_part *p, bool decay)
+/* The same on all ranks of a group. */
+static bool is_whole(int part)
+{
+    return is_norm(part) || part == PART_EMBED || part == PART_POS || part == PART_HEAD || part == PART_O_B || part == PART_DOWN_B;
+}
+
+static int list(struct net *n, const char *name, const struct net_part *p, bool decay, bool whole)
 {
     if (!p->w || !p->g)
         return ERR_OK;
     struct train_param *to = &n->params.at[n->params.n++];
     *to = (struct train_param){.rank = p->cols > 1 ? 2 : 1, .dim = {p->rows, p->cols, 1}, .n = p->rows * p->cols};
-    to->w = p->w, to->g = p->g, to->decay = decay && p->cols > 1, to->lr = 1;
+    to->w = p->w, to->g = p->g, to->decay = decay && p->cols > 1, to->lr = 1, to->shared = whole;
     AST_ASSERT(snprintf(to->name, sizeof to->name, "%s", name) < TRAIN_NAME);
     return ERR_OK;
 }
@@ -242,9 +284,9 @@ static void list_adapters(struct net *n, int64_t l)
         if (!a->base)
             continue;
         snprintf(name, sizeof name, "layers.%lld.%s.lora_a", (long long)l, words[part]);
-        list(n, name, &(struct net_part){.w = a->a, .g = a->ga, .rows = n->rank, .cols = p->cols}, false);
+        list(n, name, &(struct net_part){.w = a->a, .g = a->ga, .rows = n->rank, .cols = p->cols}, false, false);
         snprintf(name, sizeof name, "layers.%lld.%s.lora_b", (long long)l, words[part]);
-        list(n, name, &(struct net_part){.w = a->b, .g = a->gb, .rows = p->rows, .cols = n->rank}, false);
+        list(n, name, &(struct net_part){.w = a->b, .g = a->gb, .rows = p->rows, .cols = n->rank}, false, false);
     }
 }
 
@@ -279,13 +321,13 @@ static int list_all(struct net *n, const struct net_how *how)
     int rc = train_params_alloc(&n->params, (L + 1) * (3 * PART_COUNT + GATE_TENSORS), &n->run);
     for (size_t i = 0; !rc && i < sizeof tops / sizeof tops[0]; i++)
         if (tops[i] != PART_HEAD || !n->shape->tied)
-            rc = list(n, words[tops[i]], &n->top[tops[i]], true);
+            rc = list(n, words[tops[i]], &n->top[tops[i]], true, true);
     for (int64_t l = 0; !rc && l < L; l++) {
         n->first_param[l] = n->params.n;
         for (int part = 0; !rc && part < PART_COUNT; part++) {
             snprintf(name, sizeof name, "layers.%lld.%s", (long long)l, words[part] ? words[part] : "");
             if (!(n->adapter && n->adapter[l][part].base)) /* an adapted matrix's gradient is a step on the way */
-                rc = list(n, name, &n->layer[l][part], true);
+                rc = list(n, name, &n->layer[l][part], true, is_whole(part));
         }
         if (!rc && n->adapter)
             list_adapters(n, l);
@@ -318,24 +360,43 @@ static int open_parts(struct net *n, const struct net_how *how)
     return rc ? rc : list_all(n, how);
 }
 
+/* Whole groups of heads for each rank: what is shared by ranks would need more sums. */
+static int cut_shape(struct net *n)
+{
+    const struct model_cut *c = &n->model->cut;
+    int64_t size = n->group ? n->group->size : 1;
+    n->own = n->model->shape;
+    n->shape = &n->own;
+    if (c->heads.n * size != n->own.heads || c->kv.n * size != n->own.kv_heads)
+        return err_set(ERR_ARG,
+                       "%lld heads with %lld key/value heads cannot be cut into %lld equal parts of whole groups: train.tensor",
+                       (long long)n->own.heads, (long long)n->own.kv_heads, (long long)size);
+    n->own.heads = c->heads.n, n->own.kv_heads = c->kv.n, n->own.mlp = c->mlp.n;
+    return ERR_OK;
+}
+
 int net_open(struct net **out, const struct net_how *how)
 {
     *out = NULL;
+    if (how->train & NET_ADAPTERS && how->group && how->group->size > 1)
+        return err_set(ERR_ARG, "adapters are trained by one rank a replica: train.tensor = 1");
     if (how->train & NET_ADAPTERS && (how->train & NET_WEIGHTS || how->rank < 1))
         return err_set(ERR_ARG, "adapters need a rank of at least 1 and frozen weights; rank is %lld", (long long)how->rank);
     struct net *n = calloc(1, sizeof *n);
     if (!n)
         return err_set(ERR_NOMEM, "no memory for a net");
-    n->kern = how->kern, n->train = how->train, n->rank = how->rank;
-    int rc = model_open(&n->model, &(struct model_open){.path = how->path, .kern = how->kern, .check_finite = true});
+    n->group = how->group, n->kern = how->kern, n->train = how->train, n->rank = how->rank;
+    int rc = model_open(&n->model,
+                        &(struct model_open){.path = how->path, .group = how->group, .kern = how->kern, .check_finite = true});
+    rc = rc ? rc : cut_shape(n);
     if (!rc) {
         const struct model_info *i = model_info(n->model);
         size_t weights = (size_t)i->parameters * sizeof(float) + ((size_t)1 << 24);
         size_t gates = (size_t)i->layers * (size_t)i->heads * (size_t)(i->hidden + 64 + 8 * i->dim) * 512 * sizeof(float);
-        n->shape = &n->model->shape;
         rc = arena_open(&n->run, "training", 8 * weights + 4 * gates); /* address space only */
     }
-    rc = rc ? rc : open_parts(n, how);
+    rc = comm_agree(how->group, rc);
+    rc = comm_agree(how->group, rc ? rc : open_parts(n, how));
     if (rc) {
         net_close(n);
         return rc;

@@ -5,7 +5,12 @@
  *                kept: x_l, each layer's attention output, lse and tau; the rest is computed anew, one layer at a time
  *     backward   dx_L ── layer's backward ── dx_{L-1} ... embed
  *
- * A fused matrix (q | k | v, gate | up) is one array; its parts point into it, one behind the other. */
+ * A fused matrix (q | k | v, gate | up) is one array; its parts point into it, one behind the other.
+ *
+ * Over a group of ranks each has whole key/value groups of heads with their gates, and columns of the MLP; embeddings, norms
+ * and what is added behind a sum are on all of them, with the same values and gradients (train_param.shared). A layer sums
+ * twice on the way forward (attention's output, MLP's), three times on the way back (the first of them anew, and the gradients
+ * of both inputs). Adapters: one rank only. */
 #ifndef AST_TRAIN_NET_H
 #define AST_TRAIN_NET_H
 
@@ -27,7 +32,8 @@ struct net_adapter { /* w = base + B A, A (rank, cols), B (rows, rank): Hu et al
 };
 
 struct net_how {
-    const char *path; /* Hugging Face folder */
+    const char *path;               /* Hugging Face folder */
+    const struct comm_group *group; /* ranks that share the net (below); NULL: one */
     const struct kern_table *kern;
     unsigned train;        /* enum net_what */
     int64_t rank;          /* of adapters */
@@ -43,14 +49,17 @@ struct net_how {
 
 struct net {
     struct model *model; /* as it was read: the teacher */
-    const struct model_shape *shape;
+    const struct comm_group *group;
+    struct model_shape own;          /* heads, kv_heads, mlp: of this rank */
+    const struct model_shape *shape; /* own */
     const struct kern_table *kern;
     unsigned train;
     int64_t rank;
     struct net_part (*layer)[PART_COUNT];      /* (layers,) */
     struct net_part top[PART_COUNT];           /* embedding, positions, head (tied: the embedding's), last norm */
     struct net_adapter (*adapter)[PART_COUNT]; /* (layers,) or NULL */
-    struct attn_params gate;                   /* all tensors there; layer NULL: no gates */
+    struct attn_params gate;                   /* this rank's units, all tensors there; layer NULL: no gates */
+    struct attn_params all_gates;              /* of the whole group; gate points into it, the rest is as it began */
     struct gate_layer *gate_grad;              /* (layers,) NULL: not trained */
     bool (*gate_known)[GATE_TENSORS];          /* (layers,) trained, or read from a file: worth saving */
     struct train_params params;                /* top first, then layer by layer */
@@ -58,7 +67,7 @@ struct net {
     struct arena run;
 };
 
-/* One rank. ERR_IO, ERR_FORMAT, ERR_ARG, ERR_NOMEM. */
+/* Collective over how->group. ERR_IO, ERR_FORMAT, ERR_ARG, ERR_NOMEM. */
 int net_open(struct net **out, const struct net_how *how);
 void net_close(struct net *n); /* NULL is fine */
 
@@ -79,16 +88,18 @@ struct net_step {
     double flops;
 };
 
-/* Takes at most net_step_bytes() of step and gives it back. Local. ERR_NOMEM, ERR_ARG. */
+/* Takes at most net_step_bytes() of step and gives it back. Collective over the group: every rank has the whole batch, and
+ * sums are those of all its heads. ERR_NOMEM, ERR_ARG. */
 int net_step(struct net *n, struct net_step *s, struct arena *step);
 size_t net_step_bytes(const struct net *n, const struct back_rule *rule, int64_t tokens, int64_t longest, bool teacher);
 
 /* A tensor of the checkpoint by the file's name, in the file's layout: its value or its gradient, or NULL `out`: only whether
- * there is one. ERR_ARG if not. */
+ * there is one. Whole nets only: one rank, or net_export's. ERR_ARG if not. */
 int net_tensor(const struct net *n, const char *name, bool gradient, float *out);
 
 /* Into a folder that exists, durably: gates.safetensors where there are gates, and, if weights were trained, model/: a Hugging
- * Face folder with every tensor of the original in float, config.json and the tokenizer's files. ERR_IO, ERR_FORMAT, ERR_NOMEM. */
+ * Face folder with every tensor of the original in float, config.json and the tokenizer's files. Collective over the group, its
+ * rank 0 writes. ERR_IO, ERR_FORMAT, ERR_NOMEM. */
 int net_export(const struct net *n, const char *folder);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "comm/comm.h"
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "model/gates.h"
@@ -112,12 +113,12 @@ static int copy_rest(const char *from, const char *to)
 static int write_gates(const struct net *n, const char *folder, const char *base)
 {
     char path[FILE_PATH];
-    struct attn_params p = n->gate;
+    struct attn_params p = n->all_gates;
     snprintf(p.base, sizeof p.base, "%s", base);
     p.layer = malloc((size_t)p.layers * sizeof *p.layer);
     int rc = p.layer ? file_join(path, folder, "gates.safetensors") : err_set(ERR_NOMEM, "no memory to write gates");
     if (!rc) {
-        memcpy(p.layer, n->gate.layer, (size_t)p.layers * sizeof *p.layer);
+        memcpy(p.layer, n->all_gates.layer, (size_t)p.layers * sizeof *p.layer);
         for (int64_t l = 0; l < p.layers; l++)
             for (int i = 0; i < GATE_TENSORS; i++) {
                 struct gate_tensor t;
@@ -131,7 +132,7 @@ static int write_gates(const struct net *n, const char *folder, const char *base
     return rc;
 }
 
-int net_export(const struct net *n, const char *folder)
+static int export_whole(const struct net *n, const char *folder)
 {
     struct safetensors *st = NULL;
     struct model *check = NULL;
@@ -153,4 +154,97 @@ int net_export(const struct net *n, const char *folder)
         st_close(st);
     }
     return rc || !n->gate.layer ? rc : write_gates(n, folder, base);
+}
+
+/* ---- a group's net, whole ---- */
+
+struct whole {
+    struct net net; /* parts of layers and gates are whole; the rest is the group's */
+    struct arena run;
+};
+
+static bool is_mlp(int part)
+{
+    return part >= PART_GATE && part <= PART_UP_B;
+}
+
+static bool is_cut(int part)
+{
+    return (part >= PART_Q && part <= PART_V_B) || part == PART_O || is_mlp(part);
+}
+
+/* A part's rows (columns of O and DOWN) in their place among zeros. */
+static int place_part(struct whole *w, const struct net *n, int64_t l, int part)
+{
+    const struct net_part *p = &n->layer[l][part];
+    struct net_part *to = &w->net.layer[l][part];
+    bool columns = part == PART_O || part == PART_DOWN;
+    int64_t own = columns ? p->cols : p->rows, all = is_mlp(part) ? n->model->shape.mlp : own * n->group->size;
+    int64_t first = is_mlp(part) ? n->model->cut.mlp.first : own * n->group->rank;
+    *to = (struct net_part){.rows = columns ? p->rows : all, .cols = columns ? all : p->cols};
+    to->w = ARENA_NEW0(&w->run, to->rows * to->cols, float);
+    if (!to->w)
+        return ERR_NOMEM;
+    for (int64_t r = 0; r < p->rows; r++)
+        memcpy(to->w + (columns ? r * all + first : (first + r) * p->cols), p->w + r * p->cols, (size_t)p->cols * sizeof(float));
+    return ERR_OK;
+}
+
+/* All parts; the sums over the group come after agreement. */
+static int place_parts(struct whole *w, const struct net *n)
+{
+    int64_t L = n->own.layers;
+    int rc = arena_open(&w->run, "export", ((size_t)model_info(n->model)->parameters * 2 + ((size_t)1 << 20)) * sizeof(float));
+    w->net = *n;
+    w->net.shape = &n->model->shape;
+    w->net.layer = rc ? NULL : arena_alloc0(&w->run, L, sizeof w->net.layer[0]);
+    rc = rc || w->net.layer ? rc : ERR_NOMEM;
+    for (int64_t l = 0; !rc && l < L; l++)
+        for (int part = 0; !rc && part < PART_COUNT; part++) {
+            const struct net_part *p = &n->layer[l][part];
+            if (p->w && is_cut(part))
+                rc = place_part(w, n, l, part);
+            else
+                w->net.layer[l][part] = *p;
+        }
+    return rc;
+}
+
+/* Only this rank's units stay; summed, they are whole. */
+static void gather_gates(const struct net *n)
+{
+    for (int64_t l = 0; n->gate.layer && l < n->gate.layers; l++)
+        for (int i = 0; i < GATE_TENSORS; i++) {
+            struct gate_tensor all, own;
+            gate_tensor_at(&n->all_gates, l, i, &all);
+            gate_tensor_at(&n->gate, l, i, &own);
+            int64_t each = gate_tensor_size(&own);
+            for (int r = 0; r < n->group->size; r++)
+                if (r != n->group->rank)
+                    memset(*all.data + r * each, 0, (size_t)each * sizeof(float));
+            comm_sum_f32(n->group, *all.data, gate_tensor_size(&all));
+        }
+}
+
+static int export_group(const struct net *n, const char *folder)
+{
+    struct whole w = {0};
+    int rc = comm_agree(n->group, place_parts(&w, n));
+    for (int64_t l = 0; !rc && l < n->own.layers; l++)
+        for (int part = 0; part < PART_COUNT; part++) {
+            const struct net_part *p = &w.net.layer[l][part];
+            if (p->w && is_cut(part))
+                comm_sum_f32(n->group, p->w, p->rows * p->cols);
+        }
+    if (!rc)
+        gather_gates(n);
+    if (!rc && n->group->rank == 0)
+        rc = export_whole(&w.net, folder);
+    arena_close(&w.run);
+    return comm_agree(n->group, rc);
+}
+
+int net_export(const struct net *n, const char *folder)
+{
+    return n->group && n->group->size > 1 ? export_group(n, folder) : export_whole(n, folder);
 }

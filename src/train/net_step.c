@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "attn/feat.h"
+#include "comm/comm.h"
 #include "kernels/blas.h"
 #include "model/forward.h"
 #include "train/back_head.h"
@@ -131,7 +132,7 @@ static int teach(const struct layer_run *r, float **x)
         return ERR_OK;
     int rc = forward_run(&f, r->step);
     *x = f.x;
-    r->s->flops += (double)r->tokens * r->net->model->info.flops_linear;
+    r->s->flops += (double)r->tokens * r->net->model->info.flops_linear / (r->net->group ? r->net->group->size : 1);
     return rc;
 }
 
@@ -186,8 +187,19 @@ static int backward(struct layer_run *r, const struct layer_keep *keep, float *d
     return rc;
 }
 
+/* A group's ranks have counted their own heads: sums of what this step has added. */
+static void join_counts(const struct net *n, struct net_step *s, const struct net_step *before)
+{
+    double x[] = {s->kept - before->kept, s->seen - before->seen, s->flops - before->flops};
+    if (!n->group || n->group->size == 1)
+        return;
+    comm_sum_f64(n->group, x, 3);
+    s->kept = before->kept + x[0], s->seen = before->seen + x[1], s->flops = before->flops + x[2];
+}
+
 int net_step(struct net *n, struct net_step *s, struct arena *step)
 {
+    const struct net_step before = *s;
     int64_t L = n->shape->layers;
     size_t mark = arena_mark(step);
     struct layer_run r = {.net = n, .s = s, .tokens = s->b->at[s->b->n_seq], .step = step};
@@ -206,6 +218,8 @@ int net_step(struct net *n, struct net_step *s, struct arena *step)
     }
     if (!rc && s->backward)
         rc = backward(&r, keep, dx);
+    if (!rc)
+        join_counts(n, s, &before);
     arena_release(step, mark);
     return rc;
 }

@@ -175,6 +175,57 @@ static void sequences_kept_for_later_steps_give_the_bits_of_reading_them_anew(vo
     repeat = "train.repeat=1";
 }
 
+/* End to end by pairs of ranks that share a model, with `stop` as above. */
+static struct loop_result train_pairs(const char *name, int stop, const char *tensor, const struct comm_group *g)
+{
+    char files[128], output[128];
+    const char *const over[] = {"model=\"data/asterism-S\"",
+                                files,
+                                output,
+                                tensor,
+                                "objective.objective=\"lm\"",
+                                "objective.what=\"gates+norms\"",
+                                "method.method=\"ast\"",
+                                "method.keep=48",
+                                "method.local=16",
+                                "data.length=64",
+                                "train.batch=2",
+                                "train.micro_tokens=64",
+                                "train.warmup=1",
+                                "train.threads=1",
+                                "train.steps=2",
+                                "train.save_s=0"};
+    struct loop_opts o = {.overrides = over, .n_overrides = sizeof over / sizeof over[0]};
+    struct loop_result r = {0};
+    snprintf(files, sizeof files, "data.files=[\"%s\"]", text);
+    snprintf(output, sizeof output, "output=\"%s/%s\"", dir, name);
+    if (stop > 0)
+        o.stop = after, o.context = &stop;
+    if (loop_train(&o, g, &r))
+        T_FAIL("%s: %s", name, err_text());
+    err_clear();
+    return r;
+}
+
+static void ranks_that_share_a_model_train_it_as_one_does_and_go_on_to_the_same_bits(void)
+{
+    struct loop_result r, one;
+    if (world->size < 2)
+        return;
+    r = train_pairs("pairs", 0, "train.tensor=2", world);
+    T_EQ(r.steps, 2);
+    train_pairs("pairs-parts", 1, "train.tensor=2", world);
+    T_EQ(train_pairs("pairs-parts", 0, "train.tensor=2", world).steps, 2);
+    if (t_rank == 0) {
+        compare_bits("checkpoint-2-0.safetensors", "pairs", "pairs-parts");
+        compare_bits("checkpoint-2-1.safetensors", "pairs", "pairs-parts");
+        compare_bits("gates.safetensors", "pairs", "pairs-parts");
+        one = train_pairs("pairs-one", 0, "train.tensor=1", NULL);
+        T_NEAR(r.loss, one.loss, 1e-5);
+    }
+    comm_barrier(world);
+}
+
 static void what_does_not_fit_into_memory_is_refused(void)
 {
     struct job j;
@@ -299,6 +350,7 @@ int main(int argc, char **argv)
     T_RUN(gradients_do_not_depend_on_the_number_of_ranks);
     T_RUN(an_interrupted_training_goes_on_to_the_same_bits);
     T_RUN(sequences_kept_for_later_steps_give_the_bits_of_reading_them_anew);
+    T_RUN(ranks_that_share_a_model_train_it_as_one_does_and_go_on_to_the_same_bits);
     T_RUN(what_does_not_fit_into_memory_is_refused);
     T_RUN(other_options_do_not_go_on_from_a_checkpoint);
     T_RUN(other_weights_or_gates_do_not_go_on_from_a_checkpoint);
