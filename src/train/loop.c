@@ -405,8 +405,11 @@ static int run_steps(struct loop *l, struct loop_result *r)
     r->seconds = l->before_s + timer_now() - l->start_s;
     if (!rc && l->next > 0) {
         r->loss = l->curve.v[(l->next - 1) * CURVE_COLUMNS + CURVE_LOSS];
-        log_info("%lld of %lld steps, %s, %.1f GFLOP/s", (long long)l->next, (long long)steps, text,
-                 l->flops / (timer_now() - l->start_s) / 1e9);
+        if (l->flops > 0)
+            log_info("%lld of %lld steps, %s, %.1f GFLOP/s", (long long)l->next, (long long)steps, text,
+                     l->flops / (timer_now() - l->start_s) / 1e9);
+        else
+            log_info("%lld of %lld steps had been done before", (long long)l->next, (long long)steps);
     }
     return rc;
 }
