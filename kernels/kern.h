@@ -70,12 +70,13 @@ struct kern_list {
 };
 
 /* One chunk of a linear layer: y[r][16 b + j - col0] (+)= sum_c x[r][c] w_b[c][j] for the blocks b of 16 outputs of
- * struct kern_mat (kernels/linear.h), columns outside cols left alone. A step c is one input (f32) or a pair (bf16). One
- * chain of additions for each output in the order of c, whatever the other numbers are. */
+ * struct kern_mat (kernels/linear.h), columns outside cols left alone. A step c is one input (f32) or a pair (bf16).
+ * Numbers of x: floats; for bf16 weights pairs of bf16 with has_bf16_dot, else two floats a step, rounded to bf16. One chain of
+ * additions for each output in the order of c, whatever the other numbers are. */
 struct kern_gemm {
     enum kern_dtype dtype;
-    int64_t rows, steps, ldx; /* ldx in steps: KERN_XLD (steps <= KERN_XLD) or 0 */
-    const void *x;            /* (rows, ldx) floats, or pairs of bf16; ldx 0: (steps, rows), for up to KERN_NARROW rows */
+    int64_t rows, steps, ldx; /* ldx in 4-byte numbers of x: KERN_XLD, which is as many as there may be, or 0 */
+    const void *x;            /* (rows, ldx), see below; ldx 0: (numbers, rows), for up to KERN_NARROW rows */
     const void *w;            /* block 0 at this chunk's first step; w_stride steps from one block to the next */
     int64_t w_stride, block0, block1;
     int64_t next, block_end; /* hint: the block that this thread is likely to go on with, -1 for none; blocks of w */

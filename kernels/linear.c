@@ -12,7 +12,7 @@
 
 enum {
     ROWS = 256,      /* of x at once: with DEPTH steps 400 KiB, for L2 */
-    DEPTH = 384,     /* steps at once; rows lie KERN_XLD apart, an odd number of cache lines */
+    DEPTH = 384,     /* floats of each at once; rows lie KERN_XLD apart, an odd number of cache lines */
     CHUNK = 64,      /* inputs packed at once */
     STREAM = 8,      /* blocks that a thread takes at once when there are few rows ... */
     STEALERS = 512,  /* ... in up to so many parts */
@@ -25,15 +25,21 @@ static int64_t steps_of(const struct kern_mat *w)
     return w->dtype == KERN_BF16 ? (w->in + 1) / 2 : w->in;
 }
 
-/* Pieces of the steps, and steps of each. */
-static int64_t pieces_of(const struct kern_mat *w)
+/* Floats of x that a step takes at most: bf16 is widened where the CPU cannot multiply it. */
+static int64_t floats_of(const struct kern_table *k, const struct kern_mat *w)
 {
-    return (steps_of(w) + DEPTH - 1) / DEPTH;
+    return w->dtype == KERN_BF16 && !(k && k->has_bf16_dot) ? 2 : 1;
 }
 
-static int64_t depth_of(const struct kern_mat *w)
+/* Pieces of the steps, and steps of each. */
+static int64_t pieces_of(const struct kern_table *k, const struct kern_mat *w)
 {
-    int64_t pieces = pieces_of(w);
+    return (steps_of(w) * floats_of(k, w) + DEPTH - 1) / DEPTH;
+}
+
+static int64_t depth_of(const struct kern_table *k, const struct kern_mat *w)
+{
+    int64_t pieces = pieces_of(k, w);
     return pieces ? (steps_of(w) + pieces - 1) / pieces : 1;
 }
 
@@ -88,11 +94,25 @@ void kern_mat_row(const struct kern_table *k, const struct kern_mat *w, int64_t 
 
 size_t kern_linear_scratch(const struct kern_mat *w, int64_t m)
 {
-    int64_t few = m < KERN_NARROW ? m : KERN_NARROW, wide = pieces_of(w) * KERN_XLD;
-    return (size_t)(m <= KERN_NARROW ? few * steps_of(w) : (m < ROWS ? m : ROWS) * wide) * sizeof(float);
+    int64_t few = m < KERN_NARROW ? m : KERN_NARROW, wide = pieces_of(NULL, w) * KERN_XLD;
+    return (size_t)(m <= KERN_NARROW ? few * steps_of(w) * floats_of(NULL, w) : (m < ROWS ? m : ROWS) * wide) * sizeof(float);
 }
 
-/* Row r of few: step s to to[s * m + r]. */
+/* n inputs, n <= CHUNK, as the kernel wants them: pairs of bf16, or floats that were rounded to bf16; whole steps. */
+static int64_t round_inputs(const struct kern_table *k, float *to, const float *from, int64_t n)
+{
+    uint16_t half[CHUNK + 1];
+    k->bf16_from_f32(half, from, n);
+    half[n] = 0; /* the pair of an odd last input */
+    n += n % 2;
+    if (k->has_bf16_dot)
+        memcpy(to, half, (size_t)n * sizeof *half);
+    else
+        k->f32_from_bf16(to, half, n);
+    return k->has_bf16_dot ? n / 2 : n;
+}
+
+/* Row r of few: float i to to[i * m + r]. */
 static void interleave_row(const struct kern_table *k, const struct kern_linear *c, int64_t r, float *to)
 {
     const float *from = c->x + r * c->ldx;
@@ -102,13 +122,11 @@ static void interleave_row(const struct kern_table *k, const struct kern_linear 
             to[i * c->m + r] = from[i];
         return;
     }
-    uint16_t half[CHUNK + 1];
+    float part[CHUNK];
     for (int64_t i = 0; i < in; i += CHUNK) {
-        int64_t n = in - i < CHUNK ? in - i : CHUNK;
-        k->bf16_from_f32(half, from + i, n);
-        half[n] = 0; /* the pair of an odd last input */
-        for (int64_t j = 0; j < n; j += 2)
-            memcpy(&to[(i + j) / 2 * c->m + r], half + j, sizeof *to);
+        int64_t n = round_inputs(k, part, from + i, in - i < CHUNK ? in - i : CHUNK);
+        for (int64_t j = 0; j < n; j++, to += c->m)
+            memcpy(&to[r], part + j, sizeof *to); /* a pair of bf16 is no float */
     }
 }
 
@@ -116,17 +134,15 @@ static void interleave_row(const struct kern_table *k, const struct kern_linear 
 static void copy_row(const struct kern_table *k, const struct kern_linear *c, int64_t r, float *to, int64_t piece)
 {
     const float *from = c->x + r * c->ldx;
-    int64_t each = c->w->dtype == KERN_BF16 ? 2 : 1, depth = depth_of(c->w) * each, in = c->w->in;
+    int64_t depth = depth_of(k, c->w) * (c->w->dtype == KERN_BF16 ? 2 : 1), in = c->w->in;
     for (int64_t i = 0; i < in; i += depth, to += piece) {
         int64_t n = in - i < depth ? in - i : depth;
-        if (each == 1) {
+        if (c->w->dtype == KERN_F32) {
             memcpy(to, from + i, (size_t)n * sizeof(float));
             continue;
         }
-        uint16_t *half = (uint16_t *)(void *)to;
-        k->bf16_from_f32(half, from + i, n);
-        if (n % 2) /* the pair of an odd last input */
-            half[n] = 0;
+        for (int64_t j = 0, at = 0; j < n; j += CHUNK)
+            at += round_inputs(k, to + at, from + i + j, n - j < CHUNK ? n - j : CHUNK);
     }
 }
 
@@ -228,7 +244,7 @@ static void few_rows(const struct kern_table *k, const struct kern_linear *c, st
 static void many_rows(const struct kern_table *k, const struct kern_linear *c)
 {
     int64_t first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
-    int64_t steps = steps_of(c->w), depth = depth_of(c->w), ahead = omp_get_num_threads() * UNIT;
+    int64_t steps = steps_of(c->w), depth = depth_of(k, c->w), ahead = omp_get_num_threads() * UNIT;
     for (int64_t m0 = 0; m0 < c->m; m0 += ROWS) {
         int64_t rows = c->m - m0 < ROWS ? c->m - m0 : ROWS, piece = rows * KERN_XLD;
 #pragma omp for schedule(static)

@@ -1,5 +1,7 @@
-/* Products of linear layers in the vocabulary of <isa>/simd.h. The includer defines STEP_F32 and STEP_BF16 as for
- * simd_tile.h. */
+/* Products of linear layers in the vocabulary of <isa>/simd.h. The includer defines what one 4-byte step does:
+ *     STEP_F32(acc, w, x)    acc += w x
+ *     STEP_BF16(acc, w, x)   acc += w.even x.even + w.odd x.odd, where the CPU has it. Otherwise a step has two parts, one after
+ *                            the other: weights are widened as they are loaded, and x was when it was copied. */
 #ifndef AST_KERNELS_SIMD_GEMM_H
 #define AST_KERNELS_SIMD_GEMM_H
 
@@ -10,6 +12,15 @@
 /* Rows of a register tile: with two vectors of outputs each, as many chains as leave room for the weights and a number of x. */
 enum { GEMM_ROWS = W == 16 ? 14 : 6, GEMM_VECS = 2, GEMM_FEW = W == 16 ? 8 : 6, GEMM_MOST = 4, GEMM_VB = KERN_KB / W };
 #define GEMM_UNROLL _Pragma("GCC unroll 32")
+#ifdef STEP_BF16
+enum { BF16_PARTS = 1 };
+#define BF16_PART(h, w) (w)
+#else
+enum { BF16_PARTS = 2 };
+#define BF16_PART(h, w) ((h) ? vbf_odd(w) : vbf_even(w))
+#define STEP_BF16 STEP_F32
+#endif
+#define F32_PART(h, w) (w)
 
 /* mr rows and nb blocks at a time. Rows of x lie KERN_XLD apart, so that one pointer reaches all of them. Weights come from far:
  * the tiles of a panel of blocks fetch the next one into the second-level cache, `pace` floats a step. */
@@ -20,7 +31,7 @@ struct micro {
     bool add; /* y += instead of y = */
 };
 
-#define GEMM_BODY(STEP)                                                                                                            \
+#define GEMM_BODY(STEP, PARTS, PART)                                                                                               \
     const float *x = c->x, *w[GEMM_VECS], *ahead[GEMM_VECS];                                                                       \
     const int64_t steps = c->steps, pace = c->pace;                                                                                \
     vf acc[GEMM_ROWS][GEMM_VECS];                                                                                                  \
@@ -31,28 +42,32 @@ struct micro {
     }                                                                                                                              \
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] =                        \
         c->add ? vload(c->y[r][i / GEMM_VB] + i % GEMM_VB * W) : vzero();                                                          \
-    for (int64_t s = 0; s < steps; s++, x++) {                                                                                     \
-        vf wide[GEMM_VECS];                                                                                                        \
-        GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) wide[i] = vload(w[i / GEMM_VB] + s * KERN_KB + i % GEMM_VB * W);        \
+    for (int64_t s = 0; s < steps; s++, x += PARTS) {                                                                              \
         GEMM_UNROLL for (int b = 0; b < nb; b++) __builtin_prefetch(ahead[b] + s * pace, 0, 2);                                    \
-        GEMM_UNROLL for (int r = 0; r < mr; r++)                                                                                   \
+        GEMM_UNROLL for (int h = 0; h < PARTS; h++)                                                                                \
         {                                                                                                                          \
-            vf one = vset1(x[r * KERN_XLD]);                                                                                       \
-            GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] = STEP(acc[r][i], wide[i], one);                          \
+            vf wide[GEMM_VECS];                                                                                                    \
+            GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) wide[i] =                                                           \
+                PART(h, vload(w[i / GEMM_VB] + s * KERN_KB + i % GEMM_VB * W));                                                    \
+            GEMM_UNROLL for (int r = 0; r < mr; r++)                                                                               \
+            {                                                                                                                      \
+                vf one = vset1(x[r * KERN_XLD + h]);                                                                               \
+                GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] = STEP(acc[r][i], wide[i], one);                      \
+            }                                                                                                                      \
         }                                                                                                                          \
     }                                                                                                                              \
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++)                                    \
         vstore(c->y[r][i / GEMM_VB] + i % GEMM_VB * W, acc[r][i]);
 
-INL void micro_f32(const int mr, const int nb, const struct micro *c){GEMM_BODY(STEP_F32)} INL
+INL void micro_f32(const int mr, const int nb, const struct micro *c){GEMM_BODY(STEP_F32, 1, F32_PART)} INL
     void micro_bf16(const int mr, const int nb, const struct micro *c)
 {
-    GEMM_BODY(STEP_BF16)
+    GEMM_BODY(STEP_BF16, BF16_PARTS, BF16_PART)
 }
 
-/* ---- few rows: each step's numbers of all rows lie side by side, and weights come from memory. One or two rows: a block at
- * a time, for one uninterrupted stream is what the hardware fetches best. From FETCH rows on there is time to fetch the
- * next blocks into the second-level cache while these are multiplied, a line a step ---- */
+/* ---- few rows: each number of all rows lies beside the others', and weights come from memory. One row has but one chain of
+ * additions a block: several blocks at once hide its latency, and the hardware follows their streams. From FETCH rows on there
+ * is time to fetch the next blocks into the second-level cache while these are multiplied, a line a step ---- */
 
 enum { FETCH = 5 };
 
@@ -65,28 +80,32 @@ struct narrow {
     bool add;
 };
 
-#define NARROW_BODY(STEP)                                                                                                          \
+#define NARROW_BODY(STEP, PARTS, PART)                                                                                             \
     const float *x = c->x, *w[GEMM_MOST];                                                                                          \
     vf acc[8][GEMM_MOST * GEMM_VB];                                                                                                \
     GEMM_UNROLL for (int b = 0; b < nb; b++) w[b] = c->w[b];                                                                       \
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] =                        \
         c->add ? vload(c->y[r][i / GEMM_VB] + i % GEMM_VB * W) : vzero();                                                          \
-    for (int64_t s = 0; s < c->steps; s++, x += c->x_step) {                                                                       \
-        vf wide[GEMM_MOST * GEMM_VB];                                                                                              \
+    for (int64_t s = 0; s < c->steps; s++) {                                                                                       \
         for (int a = 0; a < c->n_ahead; a++)                                                                                       \
             __builtin_prefetch(c->ahead[a] + s * KERN_KB, 0, 2);                                                                   \
-        GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) wide[i] = vload(w[i / GEMM_VB] + s * KERN_KB + i % GEMM_VB * W);        \
-        GEMM_UNROLL for (int r = 0; r < mr; r++)                                                                                   \
+        GEMM_UNROLL for (int h = 0; h < PARTS; h++, x += c->x_step)                                                                \
         {                                                                                                                          \
-            vf one = vset1(x[r]);                                                                                                  \
-            GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] = STEP(acc[r][i], wide[i], one);                          \
+            vf wide[GEMM_MOST * GEMM_VB];                                                                                          \
+            GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) wide[i] =                                                           \
+                PART(h, vload(w[i / GEMM_VB] + s * KERN_KB + i % GEMM_VB * W));                                                    \
+            GEMM_UNROLL for (int r = 0; r < mr; r++)                                                                               \
+            {                                                                                                                      \
+                vf one = vset1(x[r]);                                                                                              \
+                GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] = STEP(acc[r][i], wide[i], one);                      \
+            }                                                                                                                      \
         }                                                                                                                          \
     }                                                                                                                              \
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++)                                    \
         vstore(c->y[r][i / GEMM_VB] + i % GEMM_VB * W, acc[r][i]);
 
-INL void narrow_f32(const int mr, const int nb, const struct narrow *c){NARROW_BODY(STEP_F32)} INL
-    void narrow_bf16(const int mr, const int nb, const struct narrow *c){NARROW_BODY(STEP_BF16)}
+INL void narrow_f32(const int mr, const int nb, const struct narrow *c){NARROW_BODY(STEP_F32, 1, F32_PART)} INL
+    void narrow_bf16(const int mr, const int nb, const struct narrow *c){NARROW_BODY(STEP_BF16, BF16_PARTS, BF16_PART)}
 
 #define GEMM_CASE(fn, mr, nb)                                                                                                      \
     case (mr)*8 + (nb):                                                                                                            \
@@ -255,8 +274,6 @@ static void narrow(const struct kern_gemm *g)
 {
     int mr_most = g->rows < GEMM_FEW ? (int)g->rows : GEMM_FEW;
     int most = W == 16 ? (mr_most <= 4 ? 4 : 2) : mr_most == 1 ? 4 : mr_most <= 3 ? 2 : 1;
-    if (g->rows <= 2)
-        most = 1;
     for (int64_t b = g->block0; b < g->block1;) {
         int nb = most;
         while (nb > g->block1 - b)
@@ -288,7 +305,7 @@ static double peak(enum kern_dtype t, int64_t n)
 {
     if (t == KERN_BF16) {
         PEAK_BODY(STEP_BF16)
-        return 4.0 * W * PEAK_CHAINS * (double)n;
+        return 4.0 / BF16_PARTS * W * PEAK_CHAINS * (double)n;
     }
     PEAK_BODY(STEP_F32)
     return 2.0 * W * PEAK_CHAINS * (double)n;

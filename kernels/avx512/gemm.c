@@ -2,7 +2,6 @@
 #include "kernels/avx512/simd.h"
 
 #define STEP_F32(acc, w, x) vfma(w, x, acc)
-#define STEP_BF16(acc, w, x) vfma(vbf_odd(w), vbf_odd(x), vfma(vbf_even(w), vbf_even(x), acc))
 #include "kernels/simd_gemm.h"
 
 extern const struct kern_table kern_avx512_gemm;

@@ -1,25 +1,27 @@
 /* The product of a linear layer, plain: one row and one block of 16 outputs at a time. */
 #include "kernels/ref/ref.h"
 
-static void widen(const struct kern_gemm *g, const void *base, int64_t at, int64_t n, float out[2 * KERN_KB])
+static void widen(const struct kern_gemm *g, int64_t at, float out[2 * KERN_KB])
 {
     if (g->dtype == KERN_BF16)
-        ref_f32_from_bf16(out, (const uint16_t *)base + 2 * at, 2 * n);
+        ref_f32_from_bf16(out, (const uint16_t *)g->w + 2 * at, 2 * KERN_KB);
     else
-        for (int64_t i = 0; i < n; i++)
-            out[i] = ((const float *)base)[at + i];
+        for (int64_t i = 0; i < KERN_KB; i++)
+            out[i] = ((const float *)g->w)[at + i];
 }
 
 static void one_block(const struct kern_gemm *g, int64_t r, int64_t b, float acc[KERN_KB])
 {
     int64_t each = g->dtype == KERN_BF16 ? 2 : 1;
     for (int64_t c = 0; c < g->steps; c++) {
-        float x[2 * KERN_KB], w[2 * KERN_KB];
-        widen(g, g->x, g->ldx ? r * g->ldx + c : c * g->rows + r, 1, x);
-        widen(g, g->w, (b * g->w_stride + c) * KERN_KB, KERN_KB, w);
-        for (int64_t j = 0; j < KERN_KB; j++)
-            for (int64_t e = 0; e < each; e++)
-                acc[j] += x[e] * w[j * each + e];
+        float w[2 * KERN_KB];
+        widen(g, (b * g->w_stride + c) * KERN_KB, w);
+        for (int64_t e = 0; e < each; e++) {
+            int64_t i = c * each + e;
+            float x = ((const float *)g->x)[g->ldx ? r * g->ldx + i : i * g->rows + r];
+            for (int64_t j = 0; j < KERN_KB; j++)
+                acc[j] += x * w[j * each + e];
+        }
     }
 }
 
