@@ -164,6 +164,15 @@ static int give_layer(struct net *n, int64_t l)
 
 /* ---- adapters ---- */
 
+/* Columns of the whole matrix and the first of this rank. */
+static void columns_of(const struct net *n, int part, int64_t all_first[2])
+{
+    const struct model_cut *c = &n->model->cut;
+    const struct model_shape *s = &n->model->shape;
+    all_first[0] = part == PART_O ? s->heads * s->dim : part == PART_DOWN ? s->mlp : s->hidden;
+    all_first[1] = part == PART_O ? c->heads.first * s->dim : part == PART_DOWN ? c->mlp.first : 0;
+}
+
 static int give_adapters(struct net *n, int64_t l, uint64_t seed)
 {
     for (int part = 0; part < PART_COUNT; part++) {
@@ -180,8 +189,13 @@ static int give_adapters(struct net *n, int64_t l, uint64_t seed)
         if (!a->base || !a->a || !a->b || !a->ga || !a->gb)
             return ERR_NOMEM;
         memcpy(a->base, p->w, (size_t)(p->rows * p->cols) * sizeof(float));
-        for (int64_t i = 0; i < na; i++)
-            a->a[i] = (float)(rng_normal(seed, (uint64_t)(l * PART_COUNT + part), (uint64_t)i) / sqrt((double)p->cols));
+        a->columns = part == PART_O || part == PART_DOWN;
+        int64_t all[2];
+        columns_of(n, part, all);
+        for (int64_t i = 0; i < na; i++) {
+            uint64_t at = (uint64_t)(i / p->cols * all[0] + all[1] + i % p->cols);
+            a->a[i] = (float)(rng_normal(seed, (uint64_t)(l * PART_COUNT + part), at) / sqrt((double)all[0]));
+        }
     }
     return ERR_OK;
 }
@@ -284,9 +298,9 @@ static void list_adapters(struct net *n, int64_t l)
         if (!a->base)
             continue;
         snprintf(name, sizeof name, "layers.%lld.%s.lora_a", (long long)l, words[part]);
-        list(n, name, &(struct net_part){.w = a->a, .g = a->ga, .rows = n->rank, .cols = p->cols}, false, false);
+        list(n, name, &(struct net_part){.w = a->a, .g = a->ga, .rows = n->rank, .cols = p->cols}, false, !a->columns);
         snprintf(name, sizeof name, "layers.%lld.%s.lora_b", (long long)l, words[part]);
-        list(n, name, &(struct net_part){.w = a->b, .g = a->gb, .rows = p->rows, .cols = n->rank}, false, false);
+        list(n, name, &(struct net_part){.w = a->b, .g = a->gb, .rows = p->rows, .cols = n->rank}, false, a->columns);
     }
 }
 
@@ -351,7 +365,9 @@ static int open_parts(struct net *n, const struct net_how *how)
         rc = give_layer(n, l);
     if (!rc && n->train & NET_ADAPTERS) {
         n->adapter = arena_alloc0(&n->run, L, sizeof n->adapter[0]);
-        rc = n->adapter ? ERR_OK : ERR_NOMEM;
+        int64_t D = n->shape->hidden, most = n->shape->mlp + n->shape->heads * n->shape->dim + D; /* more than any side */
+        n->adapter_sum = ARENA_NEW(&n->run, n->rank * most, float);
+        rc = n->adapter && n->adapter_sum ? ERR_OK : ERR_NOMEM;
         for (int64_t l = 0; !rc && l < L; l++)
             rc = give_adapters(n, l, how->seed);
     }
@@ -378,8 +394,6 @@ static int cut_shape(struct net *n)
 int net_open(struct net **out, const struct net_how *how)
 {
     *out = NULL;
-    if (how->train & NET_ADAPTERS && how->group && how->group->size > 1)
-        return err_set(ERR_ARG, "adapters are trained by one rank a replica: train.tensor = 1");
     if (how->train & NET_ADAPTERS && (how->train & NET_WEIGHTS || how->rank < 1))
         return err_set(ERR_ARG, "adapters need a rank of at least 1 and frozen weights; rank is %lld", (long long)how->rank);
     struct net *n = calloc(1, sizeof *n);

@@ -10,7 +10,7 @@
  * Over a group of ranks each has whole key/value groups of heads with their gates, and columns of the MLP; embeddings, norms
  * and what is added behind a sum are on all of them, with the same values and gradients (train_param.shared). A layer sums
  * twice on the way forward (attention's output, MLP's), three times on the way back (the first of them anew, and the gradients
- * of both inputs). Adapters: one rank only. */
+ * of both inputs), and once for each adapter. */
 #ifndef AST_TRAIN_NET_H
 #define AST_TRAIN_NET_H
 
@@ -29,6 +29,7 @@ enum net_what { NET_GATES = 1, NET_NORMS = 2, NET_WEIGHTS = 4, NET_ADAPTERS = 8 
 
 struct net_adapter { /* w = base + B A, A (rank, cols), B (rows, rank): Hu et al. 2021 (LoRA) */
     float *base, *a, *b, *ga, *gb;
+    bool columns; /* over a group: A has this rank's columns, and B is whole; else A is whole, and B has its rows */
 };
 
 struct net_how {
@@ -58,6 +59,7 @@ struct net {
     struct net_part (*layer)[PART_COUNT];      /* (layers,) */
     struct net_part top[PART_COUNT];           /* embedding, positions, head (tied: the embedding's), last norm */
     struct net_adapter (*adapter)[PART_COUNT]; /* (layers,) or NULL */
+    float *adapter_sum;                        /* the largest A or B */
     struct attn_params gate;                   /* this rank's units, all tensors there; layer NULL: no gates */
     struct attn_params all_gates;              /* of the whole group; gate points into it, the rest is as it began */
     struct gate_layer *gate_grad;              /* (layers,) NULL: not trained */

@@ -68,6 +68,18 @@ static void angles(const struct layer_run *r)
 
 /* ---- adapters ---- */
 
+/* g += a b, or its sum over the group, whose ranks have parts of the inner dimension. */
+static void add_product(const struct net *n, struct blas_gemm *p, float *g, bool sum)
+{
+    bool group = sum && n->group && n->group->size > 1;
+    p->c = group ? n->adapter_sum : g, p->beta = group ? 0 : 1;
+    blas_gemm(p);
+    if (!group)
+        return;
+    comm_sum_f32(n->group, n->adapter_sum, p->m * p->n);
+    n->kern->add(g, n->adapter_sum, p->m * p->n);
+}
+
 /* dA += B^T dW, dB += dW A^T of one layer; dW, a step on the way, is cleared. */
 static void adapters_grad(const struct net *n, int64_t l)
 {
@@ -77,11 +89,11 @@ static void adapters_grad(const struct net *n, int64_t l)
         if (!a->base)
             continue;
         struct blas_gemm ga = {.trans_a = true, .m = n->rank, .n = p->cols, .k = p->rows, .alpha = 1, .beta = 1, .a = a->b};
-        ga.lda = n->rank, ga.b = p->g, ga.ldb = p->cols, ga.c = a->ga, ga.ldc = p->cols;
-        blas_gemm(&ga);
+        ga.lda = n->rank, ga.b = p->g, ga.ldb = p->cols, ga.ldc = p->cols;
+        add_product(n, &ga, a->ga, !a->columns);
         struct blas_gemm gb = {.trans_b = true, .m = p->rows, .n = n->rank, .k = p->cols, .alpha = 1, .beta = 1, .a = p->g};
-        gb.lda = p->cols, gb.b = a->a, gb.ldb = p->cols, gb.c = a->gb, gb.ldc = n->rank;
-        blas_gemm(&gb);
+        gb.lda = p->cols, gb.b = a->a, gb.ldb = p->cols, gb.ldc = n->rank;
+        add_product(n, &gb, a->gb, a->columns);
         memset(p->g, 0, (size_t)(p->rows * p->cols) * sizeof(float));
     }
 }
