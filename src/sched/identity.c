@@ -43,7 +43,9 @@ static int add_ends(const struct model_info *m, const char *label, struct buf *o
 int identity_job(const struct job *j, struct buf *out)
 {
     char group[32], label[256], digest[SHA_HEX];
-    int rc = buf_printf(out, "run: seed = %lld\n", (long long)j->run.seed);
+    int rc = buf_printf(out, "run: seed = %lld\nrun: sparsity = %lld\n", (long long)j->run.seed, (long long)j->run.sparsity);
+    if (j->run.sparsity > 0 && !rc) /* both say what /sparsity counts: shards that counted otherwise do not add up */
+        rc = buf_printf(out, "run: maps = %lld\n", (long long)j->run.maps);
     for (int i = 0; i < j->n_models && !rc; i++) {
         snprintf(group, sizeof group, "models.[%d]", i);
         snprintf(label, sizeof label, "model %s", j->model[i].name);

@@ -54,6 +54,8 @@ run 2 "output=$dir/r3.h5" "tasks.[0].limit=8"
 ok "a changed job is refused" is $rc 2
 ok "and the difference named" says 'now task english: limit = 8'
 ok "by one rank" is "$(grep -c 'of another job' "$dir/log")" 1
+run 0 "output=$dir/r3.h5" run.sparsity=8
+ok "statistics of other rows do not mix" says 'now run: sparsity = 8'
 run 0 "output=$dir/r3.h5" "tasks.[0].limit=8" --fresh
 ok "--fresh starts over" is $rc 0
 

@@ -44,6 +44,9 @@ page=$(show jobs/demo.cfg)
 has "a job's page: what it crosses" "1 model x" "$page"
 has "an option, explained" "predicted seconds of a shard" "$page"
 has "where it was set" "[jobs/demo.cfg:" "$page"
+for job in jobs/*.cfg; do # those of train: test_train.sh
+    case $job in jobs/train-*) ;; *) has "$job: its options exist" " cells" "$(show "$job")" ;; esac
+done
 echo 'models = ( { path = "data/asterism-S"; } ); methods = ( { method = "dense"; kep = 3; } ); tasks = ( { task = "wikitext"; } );' >"$dir/bad.cfg"
 has "a wrong job is refused with its line" "bad.cfg:1: methods.[0].kep is unknown" "$(show "$dir/bad.cfg")"
 

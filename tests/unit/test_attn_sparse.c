@@ -23,6 +23,8 @@ static void inputs(void)
     }
 }
 
+static const struct attn_params *gates; /* what run() gives its method; NULL: untrained */
+
 static void run(const struct attn_method *m, struct sparse_opts *o, enum kern_dtype t, struct attn_stats *stats)
 {
     struct kern_table kern;
@@ -40,7 +42,7 @@ static void run(const struct attn_method *m, struct sparse_opts *o, enum kern_dt
     }
     struct attn_call c = {
         .method = m, .opts = o, .shape = &s, .kv = kv, .n = N, .q = q, .q0 = q, .k = k, .k0 = k, .v = v, .out = out};
-    c.lse = lse, c.kern = &kern, c.step = &step, c.stats = stats;
+    c.lse = lse, c.kern = &kern, c.step = &step, c.stats = stats, c.params = gates;
     c.state = arena_alloc0(&a, (int64_t)m->state_bytes(o, &s, N), 1);
     if (m->run(&c))
         T_FAIL("%s", err_text());
@@ -187,6 +189,38 @@ static void statistics_equal_plain_sums(void)
     arena_close(&a);
 }
 
+/* A summary weighs exp(logit + ln r + beta): the gates' beta of each head, and only where they have none the option's. */
+static void trained_beta_replaces_the_option(void)
+{
+    static float by_option[H][N * H * D], wq[H * D * D], wk[G * 3 * D * D], beta[H] = {-3, 0, 1.5F, -1e30F};
+    int64_t r[] = {16};
+    struct sparse_opts o = {.keep = KEEP, .local = LOCAL, .block = 16, .summary = {1, r}};
+    for (int h = 0; h < H; h++) {
+        o.summary_beta = (double)beta[h];
+        run(&attn_ast, &o, KERN_F32, NULL);
+        memcpy(by_option[h], out, sizeof out);
+    }
+    /* the untrained score as weights: the mean over a unit's heads, the mean key */
+    for (int i = 0; i < H * D; i++)
+        wq[i * D + i % D] = 1.0F / (H / G);
+    for (int g = 0; g < G; g++)
+        for (int i = 0; i < D; i++)
+            wk[(g * 3 * D + i) * D + i] = 1;
+    struct gate_layer layer = {.wq = wq, .wk = wk, .beta = beta};
+    struct attn_params p = {.layers = 1, .heads = H, .kv_heads = G, .dim = D, .hidden = 8, .units = G, .width = D, .layer = &layer};
+    p.block = 16;
+    o.summary_beta = 7; /* not looked at */
+    gates = &p;
+    run(&attn_ast, &o, KERN_F32, NULL);
+    gates = NULL;
+    for (int i = 0; i < N * H * D; i++)
+        T_NEAR(out[i], by_option[i / D % H][i], 1e-6);
+    double moved = 0; /* and it matters */
+    for (int i = 0; i < N * H * D; i++)
+        moved = fmax(moved, fabs((double)by_option[0][i] - (double)by_option[3][i]));
+    T_CHECK(moved > 1e-3);
+}
+
 static void bad_options_are_refused(void)
 {
     struct attn_shape s = {.heads = H, .kv_heads = G, .dim = D, .n_layers = 1};
@@ -207,6 +241,7 @@ int main(int argc, char **argv)
     T_RUN(every_block_size_keeps_what_plain_loops_keep);
     T_RUN(every_strategy_gives_the_same_bits_for_every_block_size);
     T_RUN(statistics_equal_plain_sums);
+    T_RUN(trained_beta_replaces_the_option);
     T_RUN(bad_options_are_refused);
     return t_done();
 }
