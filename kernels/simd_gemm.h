@@ -59,11 +59,10 @@ struct micro {
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++)                                    \
         vstore(c->y[r][i / GEMM_VB] + i % GEMM_VB * W, acc[r][i]);
 
-INL void micro_f32(const int mr, const int nb, const struct micro *c){GEMM_BODY(STEP_F32, 1, F32_PART)} INL
-    void micro_bf16(const int mr, const int nb, const struct micro *c)
-{
-    GEMM_BODY(STEP_BF16, BF16_PARTS, BF16_PART)
-}
+/* clang-format off */
+INL void micro_f32(const int mr, const int nb, const struct micro *c) { GEMM_BODY(STEP_F32, 1, F32_PART) }
+INL void micro_bf16(const int mr, const int nb, const struct micro *c) { GEMM_BODY(STEP_BF16, BF16_PARTS, BF16_PART) }
+/* clang-format on */
 
 /* ---- few rows: each number of all rows lies beside the others', and weights come from memory. One row has but one chain of
  * additions a block: several blocks at once hide its latency, and the hardware follows their streams. From FETCH rows on there
@@ -104,70 +103,31 @@ struct narrow {
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++)                                    \
         vstore(c->y[r][i / GEMM_VB] + i % GEMM_VB * W, acc[r][i]);
 
-INL void narrow_f32(const int mr, const int nb, const struct narrow *c){NARROW_BODY(STEP_F32, 1, F32_PART)} INL
-    void narrow_bf16(const int mr, const int nb, const struct narrow *c){NARROW_BODY(STEP_BF16, BF16_PARTS, BF16_PART)}
+/* clang-format off */
+INL void narrow_f32(const int mr, const int nb, const struct narrow *c) { NARROW_BODY(STEP_F32, 1, F32_PART) }
+INL void narrow_bf16(const int mr, const int nb, const struct narrow *c) { NARROW_BODY(STEP_BF16, BF16_PARTS, BF16_PART) }
 
-#define GEMM_CASE(fn, mr, nb)                                                                                                      \
-    case (mr)*8 + (nb):                                                                                                            \
-        fn(mr, nb, c);                                                                                                             \
-        break;
+/* kind_any_type(rows, blocks, c): the function made for that many of both */
+#define GEMM_CASE(fn, mr, nb) case (mr) * 8 + (nb): fn(mr, nb, c); break;
 #define GEMM_PAIR(fn, mr) GEMM_CASE(fn, mr, 1) GEMM_CASE(fn, mr, 2)
-#define NARROW_SWITCH(type)                                                                                                        \
-    static void narrow_any_##type(int mr, int nb, const struct narrow *c)                                                          \
-    {                                                                                                                              \
-        switch (mr * 8 + nb) {                                                                                                     \
-            GEMM_PAIR(narrow_##type, 1)                                                                                            \
-            GEMM_PAIR(narrow_##type, 2)                                                                                            \
-            GEMM_PAIR(narrow_##type, 3)                                                                                            \
-            GEMM_PAIR(narrow_##type, 4)                                                                                            \
-            GEMM_PAIR(narrow_##type, 5)                                                                                            \
-            GEMM_PAIR(narrow_##type, 6)                                                                                            \
-            GEMM_PAIR(narrow_##type, 7)                                                                                            \
-            GEMM_PAIR(narrow_##type, 8)                                                                                            \
-            GEMM_CASE(narrow_##type, 1, 4)                                                                                         \
-            GEMM_CASE(narrow_##type, 2, 4)                                                                                         \
-            GEMM_CASE(narrow_##type, 3, 4)                                                                                         \
-            GEMM_CASE(narrow_##type, 4, 4)                                                                                         \
-        }                                                                                                                          \
-    }
-NARROW_SWITCH(f32) NARROW_SWITCH(bf16)
-
+#define GEMM_EIGHT(fn) \
+    GEMM_PAIR(fn, 1) GEMM_PAIR(fn, 2) GEMM_PAIR(fn, 3) GEMM_PAIR(fn, 4) GEMM_PAIR(fn, 5) GEMM_PAIR(fn, 6) GEMM_PAIR(fn, 7) GEMM_PAIR(fn, 8)
+#define NARROW_CASES(fn) \
+    GEMM_EIGHT(fn) GEMM_CASE(fn, 1, 4) GEMM_CASE(fn, 2, 4) GEMM_CASE(fn, 3, 4) GEMM_CASE(fn, 4, 4)
 #if defined(__AVX512F__)
-#define MICRO_SWITCH(type)                                                                                                         \
-    static void micro_any_##type(int mr, int nb, const struct micro *c)                                                            \
-    {                                                                                                                              \
-        switch (mr * 8 + nb) {                                                                                                     \
-            GEMM_PAIR(micro_##type, 1)                                                                                             \
-            GEMM_PAIR(micro_##type, 2)                                                                                             \
-            GEMM_PAIR(micro_##type, 3)                                                                                             \
-            GEMM_PAIR(micro_##type, 4)                                                                                             \
-            GEMM_PAIR(micro_##type, 5)                                                                                             \
-            GEMM_PAIR(micro_##type, 6)                                                                                             \
-            GEMM_PAIR(micro_##type, 7)                                                                                             \
-            GEMM_PAIR(micro_##type, 8)                                                                                             \
-            GEMM_PAIR(micro_##type, 9)                                                                                             \
-            GEMM_PAIR(micro_##type, 10)                                                                                            \
-            GEMM_PAIR(micro_##type, 11)                                                                                            \
-            GEMM_PAIR(micro_##type, 12)                                                                                            \
-            GEMM_PAIR(micro_##type, 13)                                                                                            \
-            GEMM_PAIR(micro_##type, 14)                                                                                            \
-        }                                                                                                                          \
-    }
+#define MICRO_CASES(fn) \
+    GEMM_EIGHT(fn) GEMM_PAIR(fn, 9) GEMM_PAIR(fn, 10) GEMM_PAIR(fn, 11) GEMM_PAIR(fn, 12) GEMM_PAIR(fn, 13) GEMM_PAIR(fn, 14)
 #else
-#define MICRO_SWITCH(type)                                                                                                         \
-    static void micro_any_##type(int mr, int nb, const struct micro *c)                                                            \
-    {                                                                                                                              \
-        switch (mr * 8 + nb) {                                                                                                     \
-            GEMM_CASE(micro_##type, 1, 1)                                                                                          \
-            GEMM_CASE(micro_##type, 2, 1)                                                                                          \
-            GEMM_CASE(micro_##type, 3, 1)                                                                                          \
-            GEMM_CASE(micro_##type, 4, 1)                                                                                          \
-            GEMM_CASE(micro_##type, 5, 1)                                                                                          \
-            GEMM_CASE(micro_##type, 6, 1)                                                                                          \
-        }                                                                                                                          \
-    }
+#define MICRO_CASES(fn) \
+    GEMM_CASE(fn, 1, 1) GEMM_CASE(fn, 2, 1) GEMM_CASE(fn, 3, 1) GEMM_CASE(fn, 4, 1) GEMM_CASE(fn, 5, 1) GEMM_CASE(fn, 6, 1)
 #endif
-    MICRO_SWITCH(f32) MICRO_SWITCH(bf16)
+#define GEMM_SWITCH(kind, CASES, type) \
+    static void kind##_any_##type(int mr, int nb, const struct kind *c) { switch (mr * 8 + nb) { CASES(kind##_##type) } }
+GEMM_SWITCH(narrow, NARROW_CASES, f32)
+GEMM_SWITCH(narrow, NARROW_CASES, bf16)
+GEMM_SWITCH(micro, MICRO_CASES, f32)
+GEMM_SWITCH(micro, MICRO_CASES, bf16)
+    /* clang-format on */
 
     /* ---- blocks and rows ---- */
 

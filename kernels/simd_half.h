@@ -19,20 +19,8 @@ struct halves {
     int64_t n, next[2];                          /* how many; the next to fetch of keys, of values */
 };
 
-INL void pv_f32_half(const int mr, const int nv, const int64_t tail, const struct pv *c)
-{
-    const float *const *p = c->p, *const *v = c->v;
-    float *const *o = c->o;
-    const int64_t n = c->n, d = c->d, v_rows = KERN_KB / 2;
-    PV_BODY(STEP_F32)
-}
-INL void pv_bf16_half(const int mr, const int nv, const int64_t tail, const struct pv *c)
-{
-    const float *const *p = c->p, *const *v = c->v;
-    float *const *o = c->o;
-    const int64_t n = c->n, d = c->d, v_rows = KERN_KB / 4;
-    PV_BODY(STEP_BF16)
-}
+PV_FUNCTION(f32_half, STEP_F32, KERN_KB / 2)
+PV_FUNCTION(bf16_half, STEP_BF16, KERN_KB / 4)
 PV_SWITCH(f32_half)
 PV_SWITCH(bf16_half)
 

@@ -241,20 +241,17 @@ struct pv {
     int64_t n, d;
 };
 
-INL void pv_f32(const int mr, const int nv, const int64_t tail, const struct pv *c)
-{
-    const float *const *p = c->p, *const *v = c->v;
-    float *const *o = c->o;
-    const int64_t n = c->n, d = c->d, v_rows = KERN_KB;
-    PV_BODY(STEP_F32)
-}
-INL void pv_bf16(const int mr, const int nv, const int64_t tail, const struct pv *c)
-{
-    const float *const *p = c->p, *const *v = c->v;
-    float *const *o = c->o;
-    const int64_t n = c->n, d = c->d, v_rows = KERN_KB / 2;
-    PV_BODY(STEP_BF16)
-}
+/* pv_type: ROWS rows of v to a block's part that is multiplied */
+#define PV_FUNCTION(type, STEP, ROWS)                                                                                              \
+    INL void pv_##type(const int mr, const int nv, const int64_t tail, const struct pv *c)                                         \
+    {                                                                                                                              \
+        const float *const *p = c->p, *const *v = c->v;                                                                            \
+        float *const *o = c->o;                                                                                                    \
+        const int64_t n = c->n, d = c->d, v_rows = ROWS;                                                                           \
+        PV_BODY(STEP)                                                                                                              \
+    }
+PV_FUNCTION(f32, STEP_F32, KERN_KB)
+PV_FUNCTION(bf16, STEP_BF16, KERN_KB / 2)
 
 /* nv 0: the last tail dims */
 #define PV_CASE(type, mr, nv)                                                                                                      \

@@ -55,6 +55,7 @@ static void blas(struct doctor *d)
 {
     const char *info = blas_info(), *type = getenv("OPENBLAS_CORETYPE");
     const char *better = kern_blas_core();
+    char mend[64];
     if (strstr(info, "pthreads"))
         doctor_warn(d, "BLAS",
                     "install libopenblas0-openmp and build again (the Makefile finds it), or set "
@@ -63,11 +64,10 @@ static void blas(struct doctor *d)
                     info);
     else if (strstr(info, "sequential"))
         doctor_warn(d, "BLAS", "install libopenblas0-openmp and build again", "%s: it uses one thread of a rank only", info);
-    else if (better)
-        doctor_warn(d, "BLAS",
-                    !strcmp(better, "SkylakeX") ? "export OPENBLAS_CORETYPE=SkylakeX" : "export OPENBLAS_CORETYPE=Haswell",
-                    "%s: it took this CPU for an old one and uses none of its vector units", info);
-    else
+    else if (better) {
+        snprintf(mend, sizeof mend, "export OPENBLAS_CORETYPE=%s", better);
+        doctor_warn(d, "BLAS", mend, "%s: it took this CPU for an old one and uses none of its vector units", info);
+    } else
         doctor_ok(d, "BLAS", "%s%s%s", info, type ? ", OPENBLAS_CORETYPE=" : "", type ? type : "");
 }
 

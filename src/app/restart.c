@@ -1,3 +1,4 @@
+/* Threads that wait politely and matrix products that fit the CPU: settings that libraries read once, at their start. */
 #define _GNU_SOURCE /* affinity */
 #include "app/restart.h"
 

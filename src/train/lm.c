@@ -205,7 +205,9 @@ static size_t step_bytes(void *self, int64_t tokens, int64_t n_seq)
 {
     const struct lm *l = self;
     (void)n_seq;
-    return net_step_bytes(l->net, l->rule, tokens, l->env.max_len, l->o->kl > 0);
+    size_t own = net_step_bytes(l->net, l->rule, tokens, l->env.max_len, l->o->kl > 0);
+    size_t dense = l->o->dense > 0 ? net_step_bytes(l->net, l->dense, tokens, l->env.max_len, l->o->kl > 0) : 0;
+    return dense > own ? dense : own;
 }
 
 /* The rules of this step for AST: soft or hard, at the temperature. */
