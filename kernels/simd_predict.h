@@ -15,6 +15,7 @@ enum { PRED_ROWS = 4, PRED_VECS = W == 16 ? 4 : 2, PRED_VB = KERN_KB / W };
 INL void columns(const int mr, const int nv, const int64_t tail, const struct kern_rows *c, int64_t r0, int64_t j0)
 {
     vf acc[PRED_ROWS][PRED_VECS];
+    bool more = mr > 1 && r0 + 2 * mr <= c->rows; /* rows come from far, weights are near: ask for the next ones */
     PRED_UNROLL for (int r = 0; r < mr; r++) PRED_UNROLL for (int i = 0; i < nv; i++)
     {
         const float *y = c->y + (r0 + r) * c->ldy + j0 + i * W;
@@ -23,6 +24,8 @@ INL void columns(const int mr, const int nv, const int64_t tail, const struct ke
     for (int64_t s = 0; s < c->in; s++) {
         vf wide[PRED_VECS];
         const float *w = c->w + s * c->out + j0;
+        if (more && s % KERN_KB == 0)
+            PRED_UNROLL for (int r = 0; r < mr; r++) __builtin_prefetch(c->x + (r0 + mr + r) * c->ldx + s);
         PRED_UNROLL for (int i = 0; i < nv; i++) wide[i] = tail ? vload_n(w, tail) : vload(w + i * W);
         PRED_UNROLL for (int r = 0; r < mr; r++)
         {

@@ -64,7 +64,8 @@ static void query(const struct sparse_run *r, int64_t unit, int64_t i, int64_t n
         }
     }
     if (r->ctx) {
-        struct kern_rows m = {.rows = n, .in = r->f.d.hidden, .out = e, .x = r->ctx + i * r->f.d.hidden, .y = u, .ldy = e};
+        struct kern_rows m = {.rows = n, .in = r->f.d.hidden, .out = e, .y = u, .ldy = e};
+        m.x = r->ctx + (i - r->ctx0) * m.in;
         m.ldx = m.in;
         m.w = r->gate->wc + model_unit * m.in * e;
         m.accumulate = true;

@@ -8,6 +8,7 @@
 #include "attn/sparsity.h"
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/timer.h"
 
 static int64_t min64(int64_t a, int64_t b)
 {
@@ -93,10 +94,6 @@ static size_t lane_cut(struct sparse_lane *w, unsigned char *base, const struct 
     w->begin = take(base, &at, R, sizeof(int64_t));
     w->end = take(base, &at, R, sizeof(int64_t));
     w->kern = take(base, &at, (int64_t)kern_tile_scratch(R, d), 1);
-    w->u = take(base, &at, T * r->f.d.width, sizeof(float));
-    w->rho = take(base, &at, T, sizeof(float));
-    w->cs = take(base, &at, r->f.d.half, sizeof(float));
-    w->sn = take(base, &at, r->f.d.half, sizeof(float));
     w->scores = take(base, &at, T * w->ld, sizeof(float));
     w->work = take(base, &at, w->ld + 64, sizeof(float));
     w->set = take(base, &at, T, sizeof *w->set);
@@ -133,7 +130,7 @@ static void prepare(struct sparse_run *r, struct attn_call *c, const struct spar
 static size_t chunk_bytes(const struct sparse_run *r, int64_t n)
 {
     const struct feat_dims *d = &r->f.d;
-    return arena_bytes(n * d->hidden, sizeof(float)) + arena_bytes(feat_base_rows(n) * 2 * d->half, sizeof(float)) +
+    return sparse_query_bytes(r, n) + arena_bytes(feat_base_rows(n) * 2 * d->half, sizeof(float)) +
            arena_bytes(d->kv_heads * FEAT_GROUP * 3 * d->dim, sizeof(float)) +
            arena_bytes(d->kv_heads * FEAT_GROUP * d->width, sizeof(float));
 }
@@ -242,14 +239,6 @@ static void pool_head(struct sparse_run *r, int64_t g)
     }
 }
 
-/* Do all tokens of the chunk keep everything? Where no window slides, what the last one keeps says so of those before. */
-static bool keeps_all(const struct sparse_run *r)
-{
-    struct select_set last;
-    select_sets(&last, &r->rule, r->c->pos + r->c->n - 1);
-    return r->rule.window == 0 && last.all;
-}
-
 static int features(struct sparse_run *r)
 {
     struct attn_call *c = r->c;
@@ -262,15 +251,6 @@ static int features(struct sparse_run *r)
     r->vec = ARENA_NEW(c->step, d->kv_heads * FEAT_GROUP * d->width, float);
     if (!r->base || !r->pooled || !r->vec)
         return ERR_NOMEM;
-    bool context = d->hidden && r->gate && r->gate->wc;
-    if (context && keeps_all(r)) {
-        feat_context(&r->f, c->x, c->pos, c->n, NULL);
-    } else if (context) {
-        r->ctx = ARENA_NEW(c->step, c->n * d->hidden, float);
-        if (!r->ctx)
-            return ERR_NOMEM;
-        feat_context(&r->f, c->x, c->pos, c->n, r->ctx);
-    }
     if (d->half)
         feat_bases(c->shape, &r->f, c->pos, c->n, r->base);
 #pragma omp parallel for schedule(dynamic, 1) if (d->kv_heads > 1 && c->n > 1)
@@ -334,7 +314,12 @@ int sparse_run(struct attn_call *c, const struct sparse_ops *ops)
     size_t mark = arena_mark(c->step), lane = lane_cut(&first, NULL, &r, c->pos + c->n);
     int64_t t0 = c->pos / r.tile, tiles = (c->pos + c->n - 1) / r.tile - t0 + 1, items = tiles * r.units;
     /* As if nothing was left out: choosing costs as well. */
-    int threads = attn_threads((double)(c->n * (c->pos + c->n) * c->shape->heads * c->shape->dim), items), rc = features(&r);
+    int threads = attn_threads((double)(c->n * (c->pos + c->n) * c->shape->heads * c->shape->dim), items);
+    double start = timer_now();
+    int rc = features(&r);
+    rc = rc ? rc : sparse_queries(&r);
+    if (c->stats)
+        c->stats->select_s += timer_now() - start;
     int grab = (int)max64(1, min64(4, items / (8 * threads)));
     unsigned char *lanes = rc ? NULL : arena_alloc(c->step, threads, lane);
     if (lanes) {

@@ -49,9 +49,12 @@ struct sparse_run { /* one call, prepared */
     struct feat f;
     int64_t units, heads, unit0; /* this rank's; query heads of one; model-wide index of the first */
     int64_t tile, slice;         /* tokens of a tile, heads of a unit that go through a kernel tile together */
-    float *ctx;                  /* (n, D) or NULL */
-    float *base;                 /* rotation tables of the chunk */
-    float *pooled, *vec;         /* (G, 16, 3, d); (G, 16, e) */
+    int64_t first;               /* of the chunk's tokens: those before it keep everything and need no query */
+    float *u, *rho;              /* (units, n - first, e) rotated queries of the others; (units, n - first) */
+    float *ctx;                  /* (some, D): of the tokens from ctx0 on that are being worked on; NULL: none */
+    int64_t ctx0;
+    float *base;         /* rotation tables of the chunk */
+    float *pooled, *vec; /* (G, 16, 3, d); (G, 16, e) */
     float inv_sqrt_dim;
 };
 
@@ -59,7 +62,6 @@ struct sparse_lane {            /* one thread's room; T tokens of a tile; nb blo
     float *q, *o, *m, *l, *lse; /* a kernel tile, see struct kern_tile */
     int64_t *begin, *end;
     void *kern;
-    float *u, *rho, *cs, *sn;       /* (T, e), (T,), (half,), (half,) */
     float *scores, *work;           /* (T, ld); (ld + 64,) */
     int64_t ld, score0;             /* columns of scores; the block of column 0 */
     struct select_set *set;         /* (T,) */
@@ -82,7 +84,7 @@ struct sparse_ops {
     int64_t (*width)(const struct sparse_opts *o, const struct attn_shape *s);
     /* v (n, e), not rotated, from pooled keys (n, 3, d): mean, max, min. */
     void (*block)(const struct sparse_run *r, int64_t unit, const float *pooled, int64_t n, float *v);
-    /* u (n, e), not rotated, and rho (n,) of tokens i .. i+n-1 of the chunk. */
+    /* u (n, e), not rotated, and rho (n,) of tokens i .. i+n-1 of the chunk; their contexts are rows i - ctx0 .. of ctx. */
     void (*query)(const struct sparse_run *r, int64_t unit, int64_t i, int64_t n, float *u, float *rho);
     /* Added to the scores of candidates lo .. hi-1 of the set; NULL: nothing. */
     void (*bias)(const struct sparse_run *r, int64_t unit, const struct select_set *set, float *s);
@@ -112,6 +114,9 @@ int64_t sparse_piece(const struct sparse_opts *o);
 
 /* The parts, for each other. Tokens i .. i+n-1 of the chunk. */
 int64_t sparse_summary_of(const struct sparse_opts *o, const struct attn_shape *s);
+size_t sparse_query_bytes(const struct sparse_run *r, int64_t n); /* that sparse_queries takes of step, for n tokens */
+/* Fills first, u and rho, and adds the chunk to the running context. ERR_NOMEM. */
+int sparse_queries(struct sparse_run *r);
 void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t i, int64_t n);
 void sparse_attend(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t i, int64_t n);
 /* Mixes summaries of what token `tok` of the tile has not chosen into rows row .. row+heads-1 of w->o and w->lse; h0: the

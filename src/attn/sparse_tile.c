@@ -25,29 +25,25 @@ static int64_t expand(const struct sparse_run *r, int64_t t, const int32_t *bloc
     return m;
 }
 
-/* Scores of candidates lo .. hi-1, over all tokens of the tile, by the product of their vectors. */
+/* Scores of candidates lo .. hi-1, over all tokens of the tile that choose, by the product of their vectors. */
 static void products(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, struct sparse_span tok,
                      struct sparse_span blocks)
 {
     const struct feat *f = &r->f;
-    const struct kern_table *k = r->c->kern;
-    r->ops->query(r, unit, tok.pos, tok.n, w->u, w->rho);
-    for (int64_t i = 0; i < tok.n && f->d.half; i++) {
-        feat_rotation(f, r->base, r->c->pos, r->c->pos + tok.pos + i, w->cs, w->sn);
-        k->rope(w->u + i * f->d.width, w->cs, w->sn, 2 * f->d.half);
-    }
+    int64_t skip = max64(0, r->first - tok.pos), of_chunk = r->c->n - r->first, e = f->d.width;
     int64_t g0 = blocks.pos / FEAT_GROUP, g1 = (blocks.pos + blocks.n + FEAT_GROUP - 1) / FEAT_GROUP;
     w->score0 = g0 * FEAT_GROUP;
     for (int64_t g = g0; g < g1;) {
         int64_t run = min64(feat_run(f, g), g1 - g);
-        struct kern_scores s = {.rows = tok.n, .width = f->d.width, .groups = run, .u = w->u, .scale = r->ops->scale};
+        struct kern_scores s = {.rows = tok.n - skip, .width = e, .groups = run, .scale = r->ops->scale};
+        s.u = r->u + (unit * of_chunk + tok.pos + skip - r->first) * e;
         s.v = feat_group(f, unit, g);
         s.v_stride = feat_stride(f);
-        s.s = w->scores + (g - g0) * FEAT_GROUP;
+        s.s = w->scores + skip * w->ld + (g - g0) * FEAT_GROUP;
         s.ld = w->ld;
         if (s.scale == 0)
             s.scale = r->inv_sqrt_dim;
-        k->block_scores(&s);
+        r->c->kern->block_scores(&s);
         g += run;
     }
 }
@@ -77,7 +73,8 @@ void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t un
                 r->ops->scores(r, unit, s, score, w->extra);
             if (r->ops->bias)
                 r->ops->bias(r, unit, s, score);
-            count = select_count(s, &r->rule, score, w->rho[x], w->work);
+            float rho = r->rho ? r->rho[unit * (r->c->n - r->first) + i + x - r->first] : 0;
+            count = select_count(s, &r->rule, score, rho, w->work);
             count = r->c->kern->topk(score, s->hi - s->lo, count, w->chosen, w->work);
         } else {
             for (int64_t j = 0; j < count; j++)

@@ -1,4 +1,5 @@
 /* Gate weights: files, start values, and what an untrained gate is worth. */
+#include <omp.h>
 #include <stdint.h>
 #include <unistd.h>
 
@@ -117,8 +118,8 @@ static void buckets_double(void)
 
 enum { N = 400, H = 6, G = 2, D = 8 };
 
-/* Output of the AST method on fixed random inputs. */
-static void run(const struct attn_params *p, int unit, float *out)
+/* Output of the AST method on fixed random inputs, `chunk` tokens at a time. */
+static void run(const struct attn_params *p, int unit, int budget, int64_t chunk, float *out)
 {
     static float q[N * H * D], k[N * G * D], v[N * G * D], x[N * 20];
     struct kern_table kern;
@@ -127,13 +128,15 @@ static void run(const struct attn_params *p, int unit, float *out)
     struct attn_shape s = {.heads = H, .kv_heads = G, .dim = D, .hidden = 20, .layer = 1, .n_layers = 2, .scale = 0.35F, .rot = D};
     s.rope_theta = 10000;
     T_CHECK(cfg_defaults(attn_ast.fields, &o) == ERR_OK);
-    o.keep = 128, o.local = 16, o.unit = unit;
+    o.keep = 128, o.local = 16, o.unit = unit, o.budget = budget;
     for (int i = 0; i < N * H * D; i++)
         q[i] = (float)rng_normal(1, 1, (uint64_t)i);
+    for (int i = 0; i < N * 20; i++)
+        x[i] = (float)rng_normal(1, 4, (uint64_t)i);
     for (int i = 0; i < N * G * D; i++)
         k[i] = (float)rng_normal(1, 2, (uint64_t)i), v[i] = (float)rng_normal(1, 3, (uint64_t)i);
     T_CHECK(kern_select(&kern, NULL) == 0 && arena_open(&a, "test", 1 << 24) == ERR_OK);
-    T_CHECK(arena_open(&step, "step", attn_ast.scratch(&o, &s, N, N)) == ERR_OK);
+    T_CHECK(arena_open(&step, "step", attn_ast.scratch(&o, &s, chunk, N)) == ERR_OK);
     struct kern_kv kv[G];
     for (int g = 0; g < G; g++) {
         kv[g] = (struct kern_kv){.dim = D, .dtype = KERN_F32};
@@ -141,11 +144,16 @@ static void run(const struct attn_params *p, int unit, float *out)
         kv[g].v = arena_alloc0(&a, (int64_t)kern_kv_bytes(KERN_F32, D, N), 1);
         kern.kv_append(&kv[g], k + g * D, v + g * D, G * D, N);
     }
-    struct attn_call c = {.method = &attn_ast, .opts = &o, .shape = &s, .params = p, .kv = kv, .n = N, .q = q, .q0 = q, .k = k};
-    c.k0 = k, c.v = v, c.x = x, c.out = out, c.kern = &kern, c.step = &step;
+    struct attn_call c = {.method = &attn_ast, .opts = &o, .shape = &s, .params = p, .kv = kv, .kern = &kern, .step = &step};
     c.state = arena_alloc0(&a, (int64_t)attn_ast.state_bytes(&o, &s, N), 1);
-    if (attn_ast.run(&c))
-        T_FAIL("%s", err_text());
+    for (c.pos = 0; c.pos < N; c.pos += chunk) {
+        c.n = N - c.pos < chunk ? N - c.pos : chunk;
+        c.q = c.q0 = q + c.pos * H * D;
+        c.k = c.k0 = k + c.pos * G * D;
+        c.v = v + c.pos * G * D, c.x = x + c.pos * 20, c.out = out + c.pos * H * D;
+        if (attn_ast.run(&c))
+            T_FAIL("%s", err_text());
+    }
     arena_close(&step);
     arena_close(&a);
 }
@@ -159,17 +167,50 @@ static void untrained_weights_score_mean_keys(void)
     for (int unit = SPARSE_KV; unit <= SPARSE_HEAD; unit++) {
         struct attn_params p = params(&a, unit == SPARSE_HEAD ? H : G);
         double differs = 0;
-        run(&p, unit, noisy);
+        run(&p, unit, SELECT_TOKENS, N, noisy);
         T_CHECK(gate_init(&p, 0, 3) == ERR_OK);
         gate_seal(&p);
-        run(&p, unit, start);
-        run(NULL, unit, none);
+        run(&p, unit, SELECT_TOKENS, N, start);
+        run(NULL, unit, SELECT_TOKENS, N, none);
         for (int i = 0; i < N * H * D; i++) {
             T_NEAR(start[i], none[i], 1e-5);
             differs = fmax(differs, fabs((double)(noisy[i] - none[i])));
         }
         T_CHECK(differs > 1e-3); /* the weights are used at all */
     }
+    arena_close(&a);
+}
+
+/* Contexts, distances and learned budgets are worked out for many tokens at once. */
+static void a_trained_gate_gives_the_same_bits_for_any_cut_and_threads(void)
+{
+    static const int64_t cut[] = {N, 1, 37, 96, 97, 200};
+    struct arena a;
+    int most = omp_get_max_threads();
+    T_CHECK(arena_open(&a, "test", 1 << 24) == ERR_OK);
+    float *whole = ARENA_NEW0(&a, N * H * D, float), *cuts = ARENA_NEW0(&a, N * H * D, float);
+    for (int unit = SPARSE_KV; unit <= SPARSE_HEAD; unit++)
+        for (int budget = SELECT_TOKENS; budget <= SELECT_LEARNED; budget++) {
+            struct attn_params p = params(&a, unit == SPARSE_HEAD ? H : G);
+            struct gate_layer *g = &p.layer[1];
+            omp_set_num_threads(1);
+            run(&p, unit, budget, N, cuts);
+            for (int64_t i = 0; i < p.units * p.hidden * p.width; i++)
+                g->wc[i] = (float)(0.3 * rng_normal(2, 1, (uint64_t)i));
+            for (int64_t i = 0; i < p.units * p.width; i++)
+                g->wr[i] = (float)rng_normal(2, 2, (uint64_t)i);
+            for (int64_t i = 0; i < p.units * p.buckets; i++)
+                g->dist[i] = (float)rng_normal(2, 3, (uint64_t)i);
+            run(&p, unit, budget, N, whole);
+            T_CHECK(memcmp(cuts, whole, (size_t)(N * H * D) * sizeof *cuts) != 0);
+            omp_set_num_threads(3);
+            for (size_t i = 0; i < sizeof cut / sizeof *cut; i++) {
+                memset(cuts, 0, (size_t)(N * H * D) * sizeof *cuts);
+                run(&p, unit, budget, cut[i], cuts);
+                T_CHECK(memcmp(cuts, whole, (size_t)(N * H * D) * sizeof *cuts) == 0);
+            }
+        }
+    omp_set_num_threads(most);
     arena_close(&a);
 }
 
@@ -180,5 +221,6 @@ int main(int argc, char **argv)
     T_RUN(gates_come_back_from_a_file);
     T_RUN(gates_of_another_model_are_refused);
     T_RUN(untrained_weights_score_mean_keys);
+    T_RUN(a_trained_gate_gives_the_same_bits_for_any_cut_and_threads);
     return t_done();
 }
