@@ -57,13 +57,19 @@ struct attn_cost {
     double flops, bytes, pairs;
 };
 
+/* The gradient over a whole sequence: call.pos = 0, n all its tokens, out and lse as run() left them, state zeroed again. */
+struct attn_grad {
+    struct attn_call *call;
+    const float *dout;   /* (n, H, d) gradient of out */
+    float *dq, *dk, *dv; /* like q, k, v of the call: overwritten */
+};
+
 enum attn_cap {
     ATTN_CAUSAL = 1,    /* strictly: token t+1 changes nothing at <= t */
     ATTN_EXACT = 2,     /* equals dense attention */
     ATTN_LEARNED = 4,   /* takes gate weights; without them it runs untrained, or its check() says no */
     ATTN_NEEDS_RAW = 8, /* reads q0, k0, x */
-    ATTN_BACKWARD = 16,
-    ATTN_ALL_PAIRS = 32 /* sees every pair, though not exactly (features of a kernel): no density, compare by flops */
+    ATTN_ALL_PAIRS = 16 /* sees every pair, though not exactly (features of a kernel): no density, compare by flops */
 };
 
 struct pattern_ops;
@@ -86,6 +92,10 @@ struct attn_method {
     void (*cost)(const void *opts, const struct attn_shape *s, int64_t pos, int64_t n, struct attn_cost *out);
     const struct pattern_ops
         *pattern; /* its fixed mask as data (attn/pattern.h): training has a backward pass for it. NULL: none */
+    /* The gradient of run(), for methods that are no fixed mask: what chooses (hashes, random directions) is a constant. Takes at
+     * most backward_bytes() of the step arena; the same bits for the same number of threads. ERR_NOMEM. Both NULL: none. */
+    int (*backward)(struct attn_grad *g);
+    size_t (*backward_bytes)(const void *opts, const struct attn_shape *s, int64_t n);
 };
 
 const struct attn_method *attn_find(const char *name); /* NULL: unknown */

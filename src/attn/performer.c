@@ -18,26 +18,19 @@
 #include <omp.h>
 #include <string.h>
 
-#include "attn/attn.h"
 #include "attn/favor.h"
+#include "attn/favor_sums.h"
+#include "attn/performer_grad.h"
 #include "base/arena.h"
 #include "base/err.h"
 #include "cfg/cfg.h"
 
-enum { OPEN = 64 };
-
-struct performer_opts {
-    int64_t features, seed;
-    bool hyperbolic;
-    int norm;
-};
-
 /* clang-format off */
 static const struct cfg_field fields[] = {
-    CFG_INT(struct performer_opts, features, 256, 16, 65536, "random features m (hyperbolic: twice as many)"),
-    CFG_BOOL(struct performer_opts, hyperbolic, false, "with each direction its opposite: less variance for the same directions"),
-    CFG_ENUM(struct performer_opts, norm, 0, "gaussian|sqrt-dim", "length of the directions"),
-    CFG_INT(struct performer_opts, seed, 1, 0, 9e15, "of the directions; another one redraws them"),
+    CFG_INT(struct favor_opts, features, 256, 16, 65536, "random features m (hyperbolic: twice as many)"),
+    CFG_BOOL(struct favor_opts, hyperbolic, false, "with each direction its opposite: less variance for the same directions"),
+    CFG_ENUM(struct favor_opts, norm, 0, "gaussian|sqrt-dim", "length of the directions"),
+    CFG_INT(struct favor_opts, seed, 1, 0, 9e15, "of the directions; another one redraws them"),
     CFG_END,
 };
 /* clang-format on */
@@ -45,15 +38,6 @@ static const struct cfg_field fields[] = {
 static int64_t min64(int64_t a, int64_t b)
 {
     return a < b ? a : b;
-}
-
-struct sizes {
-    int64_t m, M, d;
-};
-
-static struct sizes sizes_of(const struct performer_opts *o, const struct attn_shape *s)
-{
-    return (struct sizes){o->features, o->features * (o->hyperbolic ? 2 : 1), s->dim};
 }
 
 static int check(const void *opts, const struct attn_shape *s)
@@ -68,238 +52,80 @@ static int check(const void *opts, const struct attn_shape *s)
     return ERR_OK;
 }
 
-/* ---- memory ---- */
-
-struct head {          /* of one KV head, in the state */
-    float *sum, *z;    /* (M, d), (M,) */
-    float *pk, *b, *v; /* (M, OPEN), (OPEN,), (OPEN, d): the open tokens */
-    float *c;          /* running maximum of b before them; valid once tokens are in */
-};
-
-struct state {
-    int64_t *tokens;
-    float *w; /* (d, m) */
-    unsigned char *heads;
-};
-
-static void *take(unsigned char *base, size_t *at, int64_t n, size_t size)
-{
-    void *p = base ? base + *at : NULL;
-    *at += arena_bytes(n, size);
-    return p;
-}
-
-static size_t head_cut(struct head *h, unsigned char *base, const struct sizes *z)
-{
-    size_t at = 0;
-    h->sum = take(base, &at, z->M * z->d, sizeof(float));
-    h->z = take(base, &at, z->M, sizeof(float));
-    h->pk = take(base, &at, z->M * OPEN, sizeof(float));
-    h->b = take(base, &at, OPEN, sizeof(float));
-    h->v = take(base, &at, OPEN * z->d, sizeof(float));
-    h->c = take(base, &at, 1, sizeof(float));
-    return at;
-}
-
-static size_t state_cut(struct state *s, unsigned char *base, const struct sizes *z)
-{
-    size_t at = 0;
-    s->tokens = take(base, &at, 1, sizeof(int64_t));
-    s->w = take(base, &at, z->d * z->m, sizeof(float));
-    s->heads = base ? base + at : NULL;
-    return at;
-}
-
 static size_t state_bytes(const void *opts, const struct attn_shape *s, int64_t max_tokens)
 {
-    struct sizes z = sizes_of(opts, s);
-    struct state st;
-    struct head h;
+    struct favor_sizes z = favor_sizes_of(opts, s);
+    struct favor_state st;
+    struct favor_head h;
     (void)max_tokens;
-    return state_cut(&st, NULL, &z) + (size_t)s->kv_heads * head_cut(&h, NULL, &z);
-}
-
-struct lane {         /* one thread's room; rows are tokens of one query head */
-    float *x, *a, *p; /* (OPEN, d) scaled; (OPEN, m) exponents; (OPEN, M) features */
-    float *tri, *o;   /* (OPEN, OPEN), (OPEN, d) */
-    float *shift;     /* (OPEN,) largest exponent of a row */
-};
-
-static size_t lane_cut(struct lane *w, unsigned char *base, const struct sizes *z)
-{
-    size_t at = 0;
-    w->x = take(base, &at, OPEN * z->d, sizeof(float));
-    w->a = take(base, &at, OPEN * z->M, sizeof(float));
-    w->p = take(base, &at, OPEN * z->M, sizeof(float));
-    w->tri = take(base, &at, OPEN * OPEN, sizeof(float));
-    w->o = take(base, &at, OPEN * z->d, sizeof(float));
-    w->shift = take(base, &at, OPEN, sizeof(float));
-    return at;
+    return favor_state_cut(&st, NULL, &z) + (size_t)s->kv_heads * favor_head_cut(&h, NULL, &z);
 }
 
 static size_t scratch(const void *opts, const struct attn_shape *s, int64_t n, int64_t max_tokens)
 {
-    struct sizes z = sizes_of(opts, s);
-    struct lane w;
+    struct favor_sizes z = favor_sizes_of(opts, s);
+    struct favor_lane w;
     (void)n;
     (void)max_tokens;
-    return arena_bytes(omp_get_max_threads(), lane_cut(&w, NULL, &z)) + arena_bytes(s->dim * s->dim, sizeof(double));
-}
-
-/* ---- features ---- */
-
-struct part { /* tokens of the call within one open 64: slots slot .. slot+n-1, the first is row i of the chunk */
-    const struct attn_call *c;
-    const struct state *st;
-    struct sizes z;
-    int64_t i, n, slot;
-};
-
-/* w->p (n, M) = e^(a - shift) of the rows src + x ld, and half their |x'|^2 into half (OPEN,) */
-static void features(const struct part *t, struct lane *w, const float *src, int64_t ld, float *half)
-{
-    const struct kern_table *k = t->c->kern;
-    int64_t d = t->z.d, m = t->z.m, M = t->z.M;
-    float root = sqrtf(t->c->shape->scale), sum;
-    for (int64_t x = 0; x < t->n; x++) {
-        float *row = w->x + x * d;
-        for (int64_t j = 0; j < d; j++)
-            row[j] = src[x * ld + j] * root;
-        half[x] = k->dot(row, row, d) / 2;
-    }
-    k->rows_matmul(&(struct kern_rows){t->n, d, m, w->x, t->st->w, d, w->a, M, false});
-    for (int64_t x = 0; x < t->n; x++) {
-        float *a = w->a + x * M;
-        for (int64_t r = m; r < M; r++)
-            a[r] = -a[r - m];
-        w->shift[x] = k->exp_row(w->p + x * M, a, M, &sum);
-    }
-}
-
-static void keys(const struct part *t, struct lane *w, int64_t g, const struct head *h)
-{
-    const struct attn_call *c = t->c;
-    int64_t d = t->z.d, M = t->z.M;
-    float half[OPEN];
-    if (t->slot == 0)
-        memset(h->pk, 0, (size_t)(M * OPEN) * sizeof(float));
-    /* as the cache keeps them: the same bits as a method that reads them back */
-    c->kern->kv_values(&c->kv[g], c->pos + t->i, t->n, h->v + t->slot * d);
-    c->kern->kv_keys(&c->kv[g], c->pos + t->i, t->n, w->o);
-    if (t->slot == 0)
-        memset(h->v + t->n * d, 0, (size_t)((OPEN - t->n) * d) * sizeof(float));
-    features(t, w, w->o, d, half);
-    for (int64_t x = 0; x < t->n; x++) {
-        h->b[t->slot + x] = w->shift[x] - half[x];
-        for (int64_t r = 0; r < M; r++)
-            h->pk[r * OPEN + t->slot + x] = w->p[x * M + r];
-    }
-}
-
-/* ---- sums ---- */
-
-/* The open 64 are complete: into S and z. */
-static void close_open(const struct part *t, const struct head *h, bool first)
-{
-    const struct kern_table *k = t->c->kern;
-    float top = first ? -INFINITY : *h->c, old = top, weight[OPEN];
-    for (int64_t j = 0; j < OPEN; j++)
-        top = fmaxf(top, h->b[j]);
-    float by = first ? 0 : expf(old - top);
-    for (int64_t j = 0; j < OPEN; j++) {
-        weight[j] = expf(h->b[j] - top);
-        k->scale(h->v + j * t->z.d, weight[j], t->z.d);
-    }
-    k->scale(h->sum, by, t->z.M * t->z.d);
-    k->rows_matmul(&(struct kern_rows){t->z.M, OPEN, t->z.d, h->pk, h->v, OPEN, h->sum, t->z.d, true});
-    for (int64_t r = 0; r < t->z.M; r++)
-        h->z[r] = h->z[r] * by + k->dot(h->pk + r * OPEN, weight, OPEN);
-    *h->c = top;
-}
-
-/* tri (n, OPEN), products with the open keys, become their weights: own and earlier ones, the others zeros. top: the shift
- * before the open tokens, on return that of each row; den: sums of the rows. */
-static void triangle(const struct part *t, const struct head *h, float *tri, float top[OPEN], float den[OPEN])
-{
-    float now = top[0];
-    for (int64_t j = 0; j < t->slot; j++)
-        now = fmaxf(now, h->b[j]);
-    for (int64_t x = 0; x < t->n; x++) {
-        float *row = tri + x * OPEN, sum = 0;
-        int64_t own = t->slot + x;
-        now = fmaxf(now, h->b[own]);
-        for (int64_t j = 0; j <= own; j++) {
-            row[j] *= expf(h->b[j] - now);
-            sum += row[j];
-        }
-        for (int64_t j = own + 1; j < OPEN; j++)
-            row[j] = 0;
-        top[x] = now;
-        den[x] = sum;
-    }
+    return arena_bytes(omp_get_max_threads(), favor_lane_cut(&w, NULL, &z)) + arena_bytes(s->dim * s->dim, sizeof(double));
 }
 
 /* One query head's rows of the part. */
-static void queries(const struct part *t, struct lane *w, int64_t head, const struct head *h)
+static void queries(const struct favor_part *t, struct favor_lane *w, int64_t head, const struct favor_head *h)
 {
     const struct attn_call *c = t->c;
     const struct kern_table *k = c->kern;
     int64_t H = c->shape->heads, d = t->z.d, M = t->z.M;
     bool past = c->pos + t->i - t->slot > 0;
-    float half[OPEN], top[OPEN] = {past ? *h->c : -INFINITY}, den[OPEN];
-    features(t, w, c->q + (t->i * H + head) * d, H * d, half);
-    k->rows_matmul(&(struct kern_rows){t->n, M, OPEN, w->p, h->pk, M, w->tri, OPEN, false});
-    triangle(t, h, w->tri, top, den);
+    struct favor_rows r;
+    favor_weights(t, w, head, h, &r);
     if (past)
         k->rows_matmul(&(struct kern_rows){t->n, M, d, w->p, h->sum, M, w->o, d, false});
-    for (int64_t x = 0; past && x < t->n; x++) {
-        float by = expf(*h->c - top[x]);
-        k->scale(w->o + x * d, by, d);
-        den[x] += by * k->dot(w->p + x * M, h->z, M);
-    }
-    k->rows_matmul(&(struct kern_rows){t->n, OPEN, d, w->tri, h->v, OPEN, w->o, d, past});
+    for (int64_t x = 0; past && x < t->n; x++)
+        k->scale(w->o + x * d, r.by[x], d);
+    k->rows_matmul(&(struct kern_rows){t->n, FAVOR_OPEN, d, w->tri, h->v, FAVOR_OPEN, w->o, d, past});
     for (int64_t x = 0; x < t->n; x++) {
         int64_t row = (t->i + x) * H + head;
-        bool none = !(den[x] > 0); /* all products underflow: as a row that sees nothing */
-        k->scale(w->o + x * d, none ? 0 : 1 / den[x], d);
+        bool none = !(r.den[x] > 0); /* all products underflow: as a row that sees nothing */
+        k->scale(w->o + x * d, none ? 0 : 1 / r.den[x], d);
         memcpy(c->out + row * d, w->o + x * d, (size_t)d * sizeof(float));
         if (c->lse)
-            c->lse[row] = none ? -INFINITY : logf(den[x]) + top[x] + w->shift[x] - half[x] - logf((float)M);
+            c->lse[row] = none ? -INFINITY : logf(r.den[x]) + r.top[x] + w->shift[x] - r.half[x] - logf((float)M);
     }
 }
 
 /* The tokens of the call, 64 at a time; heads side by side. */
-static void parts(struct attn_call *c, const struct state *st, unsigned char *lanes, int threads)
+static void parts(struct attn_call *c, const struct favor_state *st, unsigned char *lanes, int threads)
 {
     const struct attn_shape *s = c->shape;
-    struct sizes z = sizes_of(c->opts, s);
-    struct lane w0;
-    struct head h0;
-    size_t lane = lane_cut(&w0, NULL, &z), each = head_cut(&h0, NULL, &z);
+    struct favor_sizes z = favor_sizes_of(c->opts, s);
+    struct favor_lane w0;
+    struct favor_head h0;
+    size_t lane = favor_lane_cut(&w0, NULL, &z), each = favor_head_cut(&h0, NULL, &z);
     int64_t group = s->heads / s->kv_heads;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        struct lane w;
-        struct head h;
-        struct part t = {.c = c, .st = st, .z = z};
-        lane_cut(&w, lanes + (size_t)omp_get_thread_num() * lane, &z);
+        struct favor_lane w;
+        struct favor_head h;
+        struct favor_part t = {.c = c, .st = st, .z = z};
+        favor_lane_cut(&w, lanes + (size_t)omp_get_thread_num() * lane, &z);
         for (t.i = 0; t.i < c->n; t.i += t.n) {
-            t.slot = (c->pos + t.i) % OPEN;
-            t.n = min64(OPEN - t.slot, c->n - t.i);
+            t.slot = (c->pos + t.i) % FAVOR_OPEN;
+            t.n = min64(FAVOR_OPEN - t.slot, c->n - t.i);
 #pragma omp for schedule(dynamic, 1)
             for (int64_t g = 0; g < s->kv_heads; g++) {
-                head_cut(&h, st->heads + (size_t)g * each, &z);
-                keys(&t, &w, g, &h);
+                favor_head_cut(&h, st->heads + (size_t)g * each, &z);
+                favor_keys(&t, &w, g, &h);
             }
 #pragma omp for schedule(dynamic, 1)
             for (int64_t head = 0; head < s->heads; head++) {
-                head_cut(&h, st->heads + (size_t)(head / group) * each, &z);
+                favor_head_cut(&h, st->heads + (size_t)(head / group) * each, &z);
                 queries(&t, &w, head, &h);
             }
 #pragma omp for schedule(dynamic, 1)
-            for (int64_t g = 0; g < (t.slot + t.n == OPEN ? s->kv_heads : 0); g++) {
-                head_cut(&h, st->heads + (size_t)g * each, &z);
-                close_open(&t, &h, c->pos + t.i + t.n == OPEN);
+            for (int64_t g = 0; g < (t.slot + t.n == FAVOR_OPEN ? s->kv_heads : 0); g++) {
+                favor_head_cut(&h, st->heads + (size_t)g * each, &z);
+                favor_close(&t, &h, c->pos + t.i + t.n == FAVOR_OPEN);
             }
         }
     }
@@ -307,19 +133,19 @@ static void parts(struct attn_call *c, const struct state *st, unsigned char *la
 
 static int run(struct attn_call *c)
 {
-    const struct performer_opts *o = c->opts;
+    const struct favor_opts *o = c->opts;
     const struct attn_shape *s = c->shape;
-    struct sizes z = sizes_of(o, s);
-    struct state st;
-    struct lane w;
+    struct favor_sizes z = favor_sizes_of(o, s);
+    struct favor_state st;
+    struct favor_lane w;
     int threads = omp_get_max_threads();
     size_t mark = arena_mark(c->step);
-    state_cut(&st, c->state, &z);
+    favor_state_cut(&st, c->state, &z);
     if (*st.tokens != c->pos)
         return err_set(ERR_ARG, "attention state holds %lld tokens, the chunk begins at %lld", (long long)*st.tokens,
                        (long long)c->pos);
     double *work = ARENA_NEW(c->step, s->dim * s->dim, double);
-    unsigned char *lanes = work ? arena_alloc(c->step, threads, lane_cut(&w, NULL, &z)) : NULL;
+    unsigned char *lanes = work ? arena_alloc(c->step, threads, favor_lane_cut(&w, NULL, &z)) : NULL;
     if (lanes && c->pos == 0)
         favor_draw(&(struct favor_draw){z.m, z.d, (uint64_t)o->seed, (uint64_t)s->layer, o->norm == 1}, st.w, work);
     if (lanes) {
@@ -331,19 +157,19 @@ static int run(struct attn_call *c)
         double causal = (double)s->heads * ((double)c->n * (double)c->pos + (double)c->n * (double)(c->n + 1) / 2);
         c->stats->pairs_seen += causal;
         c->stats->pairs_causal += causal;
-        c->stats->tile_dense += (double)(s->heads * ((c->pos + c->n - 1) / OPEN - c->pos / OPEN + 1));
+        c->stats->tile_dense += (double)(s->heads * ((c->pos + c->n - 1) / FAVOR_OPEN - c->pos / FAVOR_OPEN + 1));
     }
     return lanes ? ERR_OK : ERR_NOMEM;
 }
 
 static void cost(const void *opts, const struct attn_shape *s, int64_t pos, int64_t n, struct attn_cost *out)
 {
-    struct sizes z = sizes_of(opts, s);
+    struct favor_sizes z = favor_sizes_of(opts, s);
     double m = (double)z.m, M = (double)z.M, d = (double)z.d, H = (double)s->heads, G = (double)s->kv_heads;
-    double query = 2 * d * m + 2 * M * d + 2 * M * OPEN + 2 * d * OPEN, key = 2 * d * m + 2 * M * d;
+    double query = 2 * d * m + 2 * M * d + 2 * M * FAVOR_OPEN + 2 * d * FAVOR_OPEN, key = 2 * d * m + 2 * M * d;
     out->pairs = H * ((double)n * (double)pos + (double)n * (double)(n + 1) / 2);
     out->flops = (double)n * (H * query + G * key);
-    out->bytes = (double)n / OPEN * G * M * (d + 1) * 8 + (double)n * (H + G) * d * 8;
+    out->bytes = (double)n / FAVOR_OPEN * G * M * (d + 1) * 8 + (double)n * (H + G) * d * 8;
 }
 
 const struct attn_method attn_performer = {
@@ -352,10 +178,12 @@ const struct attn_method attn_performer = {
     .summary = "softmax through positive orthogonal random features, causal by prefix sums (FAVOR+)",
     .caps = ATTN_CAUSAL | ATTN_ALL_PAIRS,
     .fields = fields,
-    .opts_size = sizeof(struct performer_opts),
+    .opts_size = sizeof(struct favor_opts),
     .check = check,
     .state_bytes = state_bytes,
     .scratch = scratch,
     .run = run,
     .cost = cost,
+    .backward = performer_backward,
+    .backward_bytes = performer_backward_bytes,
 };

@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "train/back_method.h"
 #include "train/back_pattern.h"
 #include "train/back_tile.h"
 
@@ -111,6 +112,8 @@ static int64_t units_of(const struct attn_shape *s, const struct back_rule *r, i
 size_t back_attn_bytes(const struct attn_shape *s, const struct back_rule *r, int64_t n, const struct attn_params *p)
 {
     struct tile_room w;
+    if (r->mask == BACK_METHOD)
+        return back_method_bytes(s, r, n);
     struct need x = {.s = s, .rule = r, .n = n, .units = units_of(s, r, p ? p->units : 0), .gate = p != NULL, .backward = true};
     x.width = p ? p->width : 0, x.buckets = p ? p->buckets : 0, x.keys = true;
     return packed_bytes(s, n) + (size_t)omp_get_max_threads() * cut(&w, NULL, &x) + arena_bytes(omp_get_max_threads(), sizeof w) +
@@ -269,10 +272,10 @@ static int run(struct back_attn *a, bool backward)
 
 int back_attn_forward(struct back_attn *a)
 {
-    return run(a, false);
+    return a->rule->mask == BACK_METHOD ? back_method_run(a, false) : run(a, false);
 }
 
 int back_attn_backward(struct back_attn *a)
 {
-    return run(a, true);
+    return a->rule->mask == BACK_METHOD ? back_method_run(a, true) : run(a, true);
 }

@@ -18,8 +18,8 @@ struct pattern;
 struct pattern_ops;
 struct back_gate;
 
-/* all that may be seen; weighted by the gate; the gate's choice; a fixed pattern (attn/pattern.h) */
-enum back_mask { BACK_DENSE, BACK_SOFT, BACK_HARD, BACK_PATTERN };
+/* all that may be seen; weighted by the gate; the gate's choice; a fixed pattern (attn/pattern.h); a method's own passes */
+enum back_mask { BACK_DENSE, BACK_SOFT, BACK_HARD, BACK_PATTERN, BACK_METHOD };
 
 struct back_rule { /* which keys a token sees, and how much of them */
     enum back_mask mask;
@@ -30,6 +30,7 @@ struct back_rule { /* which keys a token sees, and how much of them */
     int64_t summary;                   /* tokens a summary of what is not kept, 0: none */
     double density_grad;               /* added to d loss / d density of every (token, unit) */
     const struct pattern_ops *pattern; /* BACK_PATTERN, with the method's options */
+    const struct attn_method *method;  /* BACK_METHOD: one with a backward pass; opts as well */
     const void *opts;
 };
 

@@ -1,5 +1,5 @@
 /* Stage 2, end to end: the task's loss through the soft choice of keys, annealed; then through the hard one. Any part of the
- * model can be trained with it, and any fixed mask in place of the gates, so that comparisons are fair.
+ * model can be trained with it, and any fixed mask, Reformer or Performer in place of the gates, so that comparisons are fair.
  *
  *     loss = ce nll + kl KL(dense model || net) + lambda mean density         lambda: a constant, or the multiplier of density <=
  * target
@@ -48,7 +48,7 @@ static const char *const parts[] = {"nll", "kl", "density", "lambda", NULL};
 struct lm {
     const struct lm_opts *o;
     struct train_env env;
-    const struct sparse_opts *ast;    /* NULL: a fixed mask */
+    const struct sparse_opts *ast;    /* NULL: no gates */
     const struct window_opts *window; /* NULL: dense, or ast */
     struct net *net;
     struct back_rule *rule, *dense; /* (layers,): the method's; everything (objective.dense) */
@@ -70,8 +70,11 @@ static int check(const struct lm *l)
     const char *name = l->env.method ? l->env.method->name : "ast";
     if (l->env.repeat > 1)
         return err_set(ERR_ARG, "train.repeat = %lld: objective lm looks at a batch once", (long long)l->env.repeat);
-    if (l->env.method && !l->ast && !l->window && l->env.method != &attn_dense && !l->env.method->pattern)
-        return err_set(ERR_ARG, "objective lm cannot train through method %s: it trains ast, dense, window and fixed patterns",
+    if (l->env.method && !l->ast && !l->window && l->env.method != &attn_dense && !l->env.method->pattern &&
+        !l->env.method->backward)
+        return err_set(ERR_ARG,
+                       "objective lm cannot train through method %s: it trains ast, dense, window, fixed patterns, reformer and "
+                       "performer",
                        name);
     if (!trained(l))
         return err_set(ERR_ARG, "method %s has no gates: objective.what must be norms, adapters or all", name);
@@ -117,6 +120,8 @@ static int make_rules(struct lm *l)
             *r = (struct back_rule){.mask = BACK_PATTERN, .pattern = l->env.method->pattern, .opts = l->env.method_opts};
         if (l->env.method->pattern && back_pattern_check(r, s))
             return ERR_ARG;
+        if (l->env.method->backward)
+            *r = (struct back_rule){.mask = BACK_METHOD, .method = l->env.method, .opts = l->env.method_opts};
         if (l->window)
             r->keep = l->window->keep, r->sinks = l->window->sink;
         if (!l->ast)
@@ -285,7 +290,7 @@ static int save(void *self, const char *folder)
 
 const struct train_objective objective_lm = {
     .name = "lm",
-    .summary = "end to end: next-token loss through soft, then hard sparse attention, or through a fixed mask",
+    .summary = "end to end: next-token loss through soft, then hard sparse attention, or through another method",
     .fields = fields,
     .opts_size = sizeof(struct lm_opts),
     .parts = parts,

@@ -201,7 +201,7 @@ static void the_same_threads_give_the_same_bits(void)
 }
 
 /* Options as a job gives them, beside the defaults. */
-static void check_pattern(const char *name, const char *const *over, int n)
+static void check_method(const char *name, const char *const *over, int n)
 {
     const struct attn_method *m = attn_find(name);
     struct cfg *cfg = NULL;
@@ -222,12 +222,19 @@ static void check_pattern(const char *name, const char *const *over, int n)
 
 static void fixed_patterns_are_trained_as_they_run(void)
 {
-    check_pattern("streaming-llm", (const char *const[]){"method.window=40", "method.sink=3", "method.pos=\"orig\""}, 3);
-    check_pattern("longformer", (const char *const[]){"method.window=40", "method.global=[0, 17, 100]"}, 2);
-    check_pattern("longformer", (const char *const[]){"method.window=20", "method.dilation=3", "method.global=[5]"}, 3);
-    check_pattern("bigbird", (const char *const[]){"method.block=16", "method.window=2", "method.random=2", "method.global=1"}, 4);
-    check_pattern("sparse-transformer", (const char *const[]){"method.l=24", "method.heads=\"split\""}, 2);
-    check_pattern("sparse-transformer", (const char *const[]){"method.l=24", "method.c=3", "method.kind=\"fixed\""}, 3);
+    check_method("streaming-llm", (const char *const[]){"method.window=40", "method.sink=3", "method.pos=\"orig\""}, 3);
+    check_method("longformer", (const char *const[]){"method.window=40", "method.global=[0, 17, 100]"}, 2);
+    check_method("longformer", (const char *const[]){"method.window=20", "method.dilation=3", "method.global=[5]"}, 3);
+    check_method("bigbird", (const char *const[]){"method.block=16", "method.window=2", "method.random=2", "method.global=1"}, 4);
+    check_method("sparse-transformer", (const char *const[]){"method.l=24", "method.heads=\"split\""}, 2);
+    check_method("sparse-transformer", (const char *const[]){"method.l=24", "method.c=3", "method.kind=\"fixed\""}, 3);
+}
+
+static void methods_without_a_mask_are_trained_as_they_run(void)
+{
+    check_method("reformer", (const char *const[]){"method.chunk=8", "method.rounds=3"}, 2);
+    check_method("reformer", (const char *const[]){"method.chunk=8", "method.buckets=8", "method.shared_qk=true"}, 3);
+    check_method("performer", (const char *const[]){"method.features=48"}, 1);
 }
 
 int main(int argc, char **argv)
@@ -245,6 +252,7 @@ int main(int argc, char **argv)
     T_RUN(saved_weights_give_the_trained_loss);
     T_RUN(a_window_is_trained_as_it_runs);
     T_RUN(fixed_patterns_are_trained_as_they_run);
+    T_RUN(methods_without_a_mask_are_trained_as_they_run);
     T_RUN(the_same_threads_give_the_same_bits);
     arena_close(&step);
     char command[FILE_PATH + 16];

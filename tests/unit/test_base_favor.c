@@ -1,56 +1,9 @@
 /* Performer against its feature-map formula in double precision, against dense attention as features grow, and under keys
  * that overflow a naive sum. */
 #include "attn/favor.h"
-#include "tests/unit/test_base.h"
+#include "tests/unit/test_favor.h"
 
 enum { MOST = 512 };
-
-/* w (d, m) drawn here once more: Gaussian blocks, classical Gram-Schmidt thrice, lengths. */
-static void directions(double *w, int64_t m, uint64_t seed, uint64_t layer, bool sqrt_norm)
-{
-    static double g[B_D][B_D];
-    for (int64_t b = 0; b * B_D < m; b++) {
-        for (int i = 0; i < B_D * B_D; i++)
-            g[i / B_D][i % B_D] = rng_normal(seed, 2 * layer, (uint64_t)(b * B_D * B_D + i));
-        for (int i = 0; i < B_D; i++)
-            for (int pass = 0; pass < 3; pass++) {
-                double dot[B_D] = {0}, square = 0;
-                for (int k = 0; k < i; k++)
-                    for (int j = 0; j < B_D; j++)
-                        dot[k] += g[i][j] * g[k][j];
-                for (int j = 0; j < B_D; j++) {
-                    for (int k = 0; k < i; k++)
-                        g[i][j] -= dot[k] * g[k][j];
-                    square += g[i][j] * g[i][j];
-                }
-                for (int j = 0; j < B_D; j++)
-                    g[i][j] /= sqrt(square);
-            }
-        for (int64_t r = b * B_D; r < m && r < (b + 1) * B_D; r++) {
-            double square = 0;
-            for (int j = 0; j < B_D; j++) {
-                double x = rng_normal(seed, 2 * layer + 1, (uint64_t)(r * B_D + j));
-                square += x * x;
-            }
-            for (int j = 0; j < B_D; j++) /* the program's directions are floats */
-                w[j * m + r] = (double)(float)((sqrt_norm ? sqrt(B_D) : sqrt(square)) * g[r - b * B_D][j]);
-        }
-    }
-}
-
-/* ln of the features of x, without 1/sqrt(M) */
-static void log_phi(const float *x, const double *w, int64_t m, int64_t M, double scale, double *out)
-{
-    double half = 0;
-    for (int j = 0; j < B_D; j++)
-        half += (double)x[j] * (double)x[j] * scale / 2;
-    for (int64_t r = 0; r < M; r++) {
-        double a = 0;
-        for (int j = 0; j < B_D; j++)
-            a += w[j * m + r % m] * (double)x[j] * sqrt(scale);
-        out[r] = (r < m ? a : -a) - half;
-    }
-}
 
 struct formula {
     double *w, *k; /* (d, m); (N, M) of one KV head */
@@ -63,7 +16,7 @@ static double favor_row(const struct base *b, const struct formula *f, int64_t t
     static double q[2 * MOST];
     double top = -HUGE_VAL, sum = 0;
     int64_t g = h / (B_H / B_G);
-    log_phi(b->q + (t * B_H + h) * B_D, f->w, f->m, f->M, (double)b->scale, q);
+    favor_log_phi(b->q + (t * B_H + h) * B_D, f->w, f->m, f->M, (double)b->scale, q);
     for (int64_t j = 0; j <= t; j++)
         for (int64_t r = 0; r < f->M; r++)
             top = fmax(top, q[r] + f->k[j * f->M + r]);
@@ -98,10 +51,10 @@ static double off(const struct base *b, int64_t m, bool hyperbolic, bool sqrt_no
     f.w = malloc((size_t)(B_D * m) * sizeof(double));
     f.k = malloc((size_t)(B_N * f.M) * sizeof(double));
     if (f.w)
-        directions(f.w, m, 9, (uint64_t)b->layer, sqrt_norm);
+        favor_directions(f.w, m, 9, (uint64_t)b->layer, sqrt_norm);
     for (int64_t h = 0; f.w && f.k && h < B_H; h++) {
         for (int64_t j = 0; j < B_N && h % (B_H / B_G) == 0; j++)
-            log_phi(b->k + (j * B_G + h / (B_H / B_G)) * B_D, f.w, m, f.M, (double)b->scale, f.k + j * f.M);
+            favor_log_phi(b->k + (j * B_G + h / (B_H / B_G)) * B_D, f.w, m, f.M, (double)b->scale, f.k + j * f.M);
         for (int64_t t = h; t < B_N; t += 23) {
             worst = fmax(worst, fabs(favor_row(b, &f, t, h, o) - (double)b->lse[t * B_H + h]));
             for (int i = 0; i < B_D; i++)

@@ -1,127 +1,6 @@
 /* Reformer against its definition in double precision: hashes, bucket lists and their union written down once more, token by
  * token; and the paper's average over rounds with its - ln N terms, which has to come to the same. */
-#include "tests/unit/test_base.h"
-
-enum { MOST = 16, LEVELS = 9, DIRECTIONS = 16, SEED = 4 };
-
-struct setting { /* of the method; buckets 0: by the paper */
-    int rounds, buckets, chunk;
-    bool shared;
-};
-
-struct lsh_case { /* one query head */
-    struct setting set;
-    double q[B_N][B_D], k[B_N][B_D], v[B_N][B_D], scale;
-    double dir[LEVELS][MOST][DIRECTIONS][B_D];        /* orthonormal */
-    int hq[LEVELS][B_N][MOST], hk[LEVELS][B_N][MOST]; /* with 2^level buckets, or the fixed number: level 0 */
-};
-
-/* log2 of b(t), the least power of two above t / c, at least 2 */
-static int level_of(const struct setting *s, int64_t t)
-{
-    int level = 1;
-    while (s->buckets == 0 && ((int64_t)1 << level) * s->chunk <= t)
-        level++;
-    return s->buckets ? 0 : level;
-}
-
-static void draw(struct lsh_case *c, int64_t layer, int64_t g, int level, int r)
-{
-    for (int j = 0; j < DIRECTIONS; j++) {
-        double *x = c->dir[level][r][j], norm = 0;
-        for (int i = 0; i < B_D; i++) {
-            uint64_t index = (uint64_t)level << 48 | (uint64_t)r << 32 | (uint64_t)j << 16 | (uint64_t)i;
-            x[i] = rng_normal(SEED, (uint64_t)(layer << 32 | g), index);
-        }
-        for (int k = 0; k < j; k++) {
-            double p = 0;
-            for (int i = 0; i < B_D; i++)
-                p += x[i] * c->dir[level][r][k][i];
-            for (int i = 0; i < B_D; i++)
-                x[i] -= p * c->dir[level][r][k][i];
-        }
-        for (int i = 0; i < B_D; i++)
-            norm += x[i] * x[i];
-        for (int i = 0; i < B_D; i++)
-            x[i] /= sqrt(norm);
-    }
-}
-
-/* Largest of the n directions of a factor, each beside its opposite; *margin: how clear it is. */
-static int direction_of(const double *x, double (*dir)[B_D], int n, double *margin)
-{
-    double best = -HUGE_VAL, second = -HUGE_VAL;
-    int at = 0;
-    for (int col = 0; col < n; col++) {
-        double p = 0;
-        for (int i = 0; i < B_D; i++)
-            p += x[i] * dir[col % (n / 2)][i];
-        p = col < n / 2 ? p : -p;
-        if (p > best)
-            second = best, best = p, at = col;
-        else if (p > second)
-            second = p;
-    }
-    *margin = n > 1 ? fmin(*margin, best - second) : *margin;
-    return at;
-}
-
-static int bucket_of(struct lsh_case *c, const double *x, int level, int r, double *margin)
-{
-    int first = level ? 1 << level / 2 : 1, second = level ? 1 << (level - level / 2) : c->set.buckets;
-    int high = first > 1 ? direction_of(x, c->dir[level][r], first, margin) : 0;
-    return high * second + direction_of(x, c->dir[level][r] + first / 2, second, margin);
-}
-
-static double load(struct lsh_case *c, const struct base *b, int64_t h)
-{
-    double margin = HUGE_VAL;
-    int64_t g = h / (B_H / B_G);
-    int last = level_of(&c->set, B_N - 1);
-    c->scale = (double)b->scale;
-    for (int level = c->set.buckets == 0; level <= last; level++)
-        for (int r = 0; r < c->set.rounds; r++)
-            draw(c, b->layer, g, level, r);
-    for (int64_t t = 0; t < B_N; t++) {
-        double norm = 0;
-        for (int64_t i = 0; i < B_D; i++) {
-            c->q[t][i] = (double)b->q[(t * B_H + h) * B_D + i];
-            c->k[t][i] = (double)b->k[(t * B_G + g) * B_D + i];
-            c->v[t][i] = (double)b->v[(t * B_G + g) * B_D + i];
-            norm += c->q[t][i] * c->q[t][i];
-        }
-        for (int64_t i = 0; c->set.shared && i < B_D; i++)
-            c->k[t][i] = c->q[t][i] / sqrt(norm);
-        for (int level = level_of(&c->set, t); level <= last; level++)
-            for (int r = 0; r < c->set.rounds; r++) {
-                c->hk[level][t][r] = bucket_of(c, c->k[t], level, r, &margin);
-                if (level == level_of(&c->set, t))
-                    c->hq[level][t][r] = bucket_of(c, c->q[t], level, r, &margin);
-            }
-    }
-    return margin;
-}
-
-/* in[r][j]: is key j among the last 2 c of t's bucket in round r, itself counted where it belongs there */
-static void rounds_of(const struct lsh_case *c, int64_t t, int64_t window, bool in[MOST][B_N])
-{
-    memset(in, 0, sizeof(bool) * MOST * B_N);
-    int level = level_of(&c->set, t);
-    for (int r = 0; r < c->set.rounds; r++)
-        for (int64_t j = t, n = 0; j >= 0 && n < 2 * c->set.chunk; j--)
-            if (c->hk[level][j][r] == c->hq[level][t][r]) {
-                in[r][j] = window == 0 || j > t - window;
-                n++;
-            }
-}
-
-static double logit(const struct lsh_case *c, int64_t t, int64_t j)
-{
-    double s = 0;
-    for (int i = 0; i < B_D; i++)
-        s += c->q[t][i] * c->k[j][i];
-    return c->set.shared && j == t ? -1e5 : s * c->scale;
-}
+#include "tests/unit/test_lsh.h"
 
 struct sum { /* of e^l v, kept with its largest l */
     double o[B_D], top, den;
@@ -139,7 +18,7 @@ static void add(struct sum *s, double l, const double *v)
 }
 
 /* softmax over the union and the token itself */
-static void by_union(const struct lsh_case *c, int64_t t, bool in[MOST][B_N], struct sum *s)
+static void by_union(const struct lsh_case *c, int64_t t, bool in[LSH_MOST][B_N], struct sum *s)
 {
     *s = (struct sum){.top = -HUGE_VAL};
     for (int64_t j = 0; j <= t; j++) {
@@ -147,12 +26,12 @@ static void by_union(const struct lsh_case *c, int64_t t, bool in[MOST][B_N], st
         for (int r = 0; r < c->set.rounds; r++)
             any = any || in[r][j];
         if (any)
-            add(s, logit(c, t, j), c->v[j]);
+            add(s, lsh_logit(c, t, j), c->v[j]);
     }
 }
 
 /* the paper: o = sum_r e^(L_r - L) o_r, each round a softmax of logit - ln N_tj. The token itself belongs to every round. */
-static void by_rounds(const struct lsh_case *c, int64_t t, bool in[MOST][B_N], struct sum *s)
+static void by_rounds(const struct lsh_case *c, int64_t t, bool in[LSH_MOST][B_N], struct sum *s)
 {
     *s = (struct sum){.top = -HUGE_VAL};
     for (int r = 0; r < c->set.rounds; r++) {
@@ -163,7 +42,7 @@ static void by_rounds(const struct lsh_case *c, int64_t t, bool in[MOST][B_N], s
             for (int x = 0; x < c->set.rounds; x++)
                 times += in[x][j] || j == t;
             if (in[r][j] || j == t)
-                add(&one, logit(c, t, j) - log(times), c->v[j]);
+                add(&one, lsh_logit(c, t, j) - log(times), c->v[j]);
         }
         for (int i = 0; i < B_D; i++)
             o[i] = one.o[i] / one.den;
@@ -180,28 +59,17 @@ static void ran(struct base *b)
     T_CHECK(b->peak <= b->scratch);
 }
 
-static void make(struct base *b, const struct setting *s, const char *isa)
-{
-    static char text[3][32];
-    base_make(b, "reformer", isa);
-    snprintf(text[0], sizeof text[0], "m.rounds=%d", s->rounds);
-    snprintf(text[1], sizeof text[1], "m.buckets=%d", s->buckets);
-    snprintf(text[2], sizeof text[2], "m.chunk=%d", s->chunk);
-    b->set[0] = text[0], b->set[1] = text[1], b->set[2] = text[2], b->set[3] = "m.seed=4";
-    b->set[4] = s->shared ? "m.shared_qk=true" : NULL;
-}
-
-static void compare(const struct base *b, const struct setting *s)
+static void compare(const struct base *b, const struct lsh_setting *s)
 {
     static struct lsh_case c;
-    static bool in[MOST][B_N];
+    static bool in[LSH_MOST][B_N];
     double worst = 0, rounds = 0, pairs = 0;
     for (int64_t h = 0; h < B_H; h++) {
         c.set = *s;
-        T_CHECK(load(&c, b, h) > 1e-6); /* no hash is a tie that float might see otherwise */
+        T_CHECK(lsh_load(&c, b, h) > 1e-6); /* no hash is a tie that float might see otherwise */
         for (int64_t t = 0; t < B_N; t++) {
             struct sum u, p;
-            rounds_of(&c, t, b->window, in);
+            lsh_rounds_of(&c, t, b->window, in);
             by_union(&c, t, in, &u);
             by_rounds(&c, t, in, &p);
             double lse = u.top + log(u.den);
@@ -221,7 +89,8 @@ static void compare(const struct base *b, const struct setting *s)
 }
 
 /* Fixed and growing; with 16 rounds and up to 256 buckets rows lie in several blocks of slots. */
-static const struct setting settings[] = {{4, 8, 6, false}, {4, 8, 6, true}, {4, 0, 6, false}, {4, 0, 6, true}, {16, 0, 2, false}};
+static const struct lsh_setting settings[] = {
+    {4, 8, 6, false}, {4, 8, 6, true}, {4, 0, 6, false}, {4, 0, 6, true}, {16, 0, 2, false}};
 enum { SETTINGS = sizeof settings / sizeof settings[0] };
 
 static void the_same_buckets_give_the_same_result(void)
@@ -231,7 +100,7 @@ static void the_same_buckets_give_the_same_result(void)
         for (int i = 0; i < SETTINGS; i++) {
             if (!kern_isa_runs(isa))
                 continue;
-            make(b, &settings[i], kern_isa_name(isa));
+            lsh_make(b, &settings[i], kern_isa_name(isa));
             b->chunk = settings[i].shared ? 41 : B_N; /* longer and shorter than what is entered at once */
             ran(b);
             compare(b, &settings[i]);
@@ -243,7 +112,7 @@ static void the_architectures_window_cuts_lists(void)
 {
     struct base *b = malloc(sizeof *b);
     for (int i = 0; b && i < SETTINGS; i += 2) {
-        make(b, &settings[i], base_isa());
+        lsh_make(b, &settings[i], base_isa());
         b->window = 50;
         ran(b);
         compare(b, &settings[i]);
@@ -256,10 +125,10 @@ static void prefill_and_decoding_agree_to_the_bit(void)
 {
     struct base *a = malloc(sizeof *a), *b = malloc(sizeof *b);
     for (int i = 0; a && b && i < SETTINGS; i++) {
-        make(a, &settings[i], base_isa());
+        lsh_make(a, &settings[i], base_isa());
         ran(a);
         for (int chunk = 1; chunk < 200; chunk += 97) {
-            make(b, &settings[i], base_isa());
+            lsh_make(b, &settings[i], base_isa());
             b->chunk = chunk;
             ran(b);
             T_CHECK(base_same(a, b));
@@ -353,9 +222,9 @@ static void ranks_that_share_the_heads_get_the_same_bits(void)
 {
     struct base *a = malloc(sizeof *a), *b = malloc(sizeof *b);
     for (int i = 0; a && b && i < SETTINGS; i++) {
-        make(a, &settings[i], base_isa());
+        lsh_make(a, &settings[i], base_isa());
         ran(a);
-        make(b, &settings[i], base_isa());
+        lsh_make(b, &settings[i], base_isa());
         b->heads = B_H / B_G;
         for (b->head_from = 0; b->head_from < B_H; b->head_from += B_H / B_G)
             ran(b);
