@@ -1,5 +1,6 @@
 /* Stage 1: gates learn where dense attention looks. The backbone is frozen and runs as in inference, with an attention
- * method that records (capture.h); the gates of all layers then learn from the record, each unit by itself.
+ * method that records (capture.h); the gates of all layers then learn from the record, each unit by itself. Ranks that share
+ * the model (train.tensor) record the heads that they have, and teach those heads' units.
  *   source   SeerAttention 2024; the loss and its gradient in distil_gate.h */
 #include <math.h>
 #include <omp.h>
@@ -18,6 +19,7 @@
 #include "model/gates.h"
 #include "train/capture.h"
 #include "train/distil_gate.h"
+#include "train/gate_parts.h"
 #include "train/objective.h"
 
 struct distil_opts {
@@ -56,7 +58,8 @@ struct distil {
     const struct distil_opts *o;
     struct train_env env;
     struct model *m;
-    struct attn_params p, g; /* values and gradients, under the same names */
+    struct attn_params all;  /* gates of the whole group; p points into them, the rest is as it began */
+    struct attn_params p, g; /* of this rank's units: values and gradients, under the same names */
     struct train_params list;
     struct capture *cap; /* (slots,) sequence number % slots: all of a batch that serves several steps */
     int64_t *captured;   /* (slots,) number of the sequence that cap holds; -1: none */
@@ -84,17 +87,15 @@ static bool trained(const struct distil_opts *o, const char *name)
     return (!strcmp(name, "wr") || !strcmp(name, "br")) && o->budget > 0;
 }
 
-static int add_tensor(struct distil *d, int64_t layer, int i, bool loaded)
+static int add_tensor(struct distil *d, int64_t layer, int i)
 {
     struct gate_tensor v, g;
     char name[TRAIN_NAME];
     struct train_shape shape;
     gate_tensor_at(&d->p, layer, i, &v);
     gate_tensor_at(&d->g, layer, i, &g);
-    if (!trained(d->o, v.name)) {
-        *v.data = loaded ? *v.data : NULL;
+    if (!trained(d->o, v.name))
         return ERR_OK;
-    }
     shape.rank = v.rank;
     memcpy(shape.dim, v.dim, sizeof shape.dim);
     snprintf(name, sizeof name, "layers.%lld.%s", (long long)layer, v.name);
@@ -104,19 +105,17 @@ static int add_tensor(struct distil *d, int64_t layer, int i, bool loaded)
     return rc;
 }
 
-/* Starts from a gate file where it has a tensor. from NULL: nothing. */
-static bool copy_tensor(struct attn_params *p, const struct attn_params *from, int64_t layer, int i)
+/* Starts from a gate file where it has a tensor (from NULL: nowhere); one that is not trained either is not there. */
+static void start_tensor(const struct distil *d, const struct attn_params *from, int64_t layer, int i)
 {
     struct gate_tensor to, of;
-    struct attn_params *src = (struct attn_params *)(uintptr_t)from; /* read only */
-    if (!from)
-        return false;
-    gate_tensor_at(p, layer, i, &to);
-    gate_tensor_at(src, layer, i, &of);
-    if (!*of.data)
-        return false;
-    memcpy(*to.data, *of.data, (size_t)gate_tensor_size(&to) * sizeof(float));
-    return true;
+    gate_tensor_at(&d->all, layer, i, &to);
+    if (from)
+        gate_tensor_at(from, layer, i, &of);
+    if (from && *of.data)
+        memcpy(*to.data, *of.data, (size_t)gate_tensor_size(&to) * sizeof(float));
+    else if (!trained(d->o, to.name))
+        *to.data = NULL;
 }
 
 static int check_start(const struct attn_params *p, const struct attn_params *from, const struct distil_opts *o, const char *path)
@@ -135,36 +134,40 @@ static int make_gates(struct distil *d)
 {
     const struct model_info *m = model_info(d->m);
     struct gates *start = NULL;
-    d->p =
+    d->all =
         (struct attn_params){.layers = m->layers, .heads = m->heads, .kv_heads = m->kv_heads, .dim = m->dim, .hidden = m->hidden};
-    d->p.units = d->o->unit ? m->heads : m->kv_heads;
-    d->p.width = m->dim;
-    d->p.buckets = GATE_BUCKETS;
-    d->p.block = d->o->block;
-    memcpy(d->p.base, m->sha256, sizeof d->p.base);
-    d->g = d->p;
-    int rc = gate_alloc(&d->p, &d->run);
-    rc = rc ? rc : gate_init(&d->p, d->o->noise, d->env.seed);
-    d->g.layer = ARENA_NEW0(&d->run, m->layers, struct gate_layer);
-    rc = rc || d->g.layer ? rc : ERR_NOMEM;
+    d->all.units = d->o->unit ? m->heads : m->kv_heads;
+    d->all.width = m->dim;
+    d->all.buckets = GATE_BUCKETS;
+    d->all.block = d->o->block;
+    memcpy(d->all.base, m->sha256, sizeof d->all.base);
+    int rc = gate_alloc(&d->all, &d->run);
+    rc = rc ? rc : gate_init(&d->all, d->o->noise, d->env.seed);
     if (!rc && d->env.gate[0])
         rc = gates_open(&start, d->env.gate, m);
     if (!rc && start)
-        rc = check_start(&d->p, gates_params(start), d->o, d->env.gate);
+        rc = check_start(&d->all, gates_params(start), d->o, d->env.gate);
+    for (int64_t l = 0; !rc && l < m->layers; l++)
+        for (int i = 0; i < GATE_TENSORS; i++)
+            start_tensor(d, gates_params(start), l, i);
+    gates_close(start);
+    rc = rc ? rc : gate_parts_cut(&d->p, &d->all, d->env.group, &d->run);
+    d->g = d->p;
+    d->g.layer = ARENA_NEW0(&d->run, m->layers, struct gate_layer);
+    rc = rc || d->g.layer ? rc : ERR_NOMEM;
     rc = rc ? rc : train_params_alloc(&d->list, m->layers * GATE_TENSORS, &d->run);
     for (int64_t l = 0; !rc && l < m->layers; l++)
         for (int i = 0; !rc && i < GATE_TENSORS; i++)
-            rc = add_tensor(d, l, i, copy_tensor(&d->p, gates_params(start), l, i));
+            rc = add_tensor(d, l, i);
     d->list.base = m->sha256;
-    gates_close(start);
     return rc;
 }
 
 static struct capture_dims capture_of(const struct distil *d)
 {
     const struct model_info *m = model_info(d->m);
-    return (struct capture_dims){.heads = m->heads,
-                                 .kv_heads = m->kv_heads,
+    return (struct capture_dims){.heads = d->m->attn[0].heads,
+                                 .kv_heads = d->m->attn[0].kv_heads,
                                  .dim = m->dim,
                                  .hidden = m->hidden,
                                  .layers = m->layers,
@@ -182,16 +185,26 @@ static size_t gate_bytes(const struct model_info *m)
     return (size_t)(8 * (double)m->layers * each * sizeof(float)) + ((size_t)1 << 20);
 }
 
-static int check(const struct distil_opts *o, const struct train_env *env)
+static int check(const struct distil_opts *o)
 {
-    if (env->group && env->group->size > 1)
-        return err_set(ERR_ARG, "objective distil: a group of %d ranks; the frozen model runs on one rank each (run.tensor = 1)",
-                       env->group->size);
     if (o->block & (o->block - 1))
         return err_set(ERR_ARG, "objective.block = %lld is not a power of two", (long long)o->block);
     if (o->kl <= 0 && o->recall <= 0)
         return err_set(ERR_ARG, "objective.kl and objective.recall are both 0: nothing to learn from");
     return ERR_OK;
+}
+
+/* Whole groups of heads for each rank: nobody else has then the queries and keys of its units. */
+static int check_cut(const struct distil *d)
+{
+    const struct model_info *m = model_info(d->m);
+    const struct attn_shape *s = &d->m->attn[0];
+    int64_t size = d->env.group ? d->env.group->size : 1;
+    if (s->heads * size == m->heads && s->kv_heads * size == m->kv_heads)
+        return ERR_OK;
+    return err_set(ERR_ARG,
+                   "%lld heads with %lld key/value heads cannot be cut into %lld equal parts of whole groups: train.tensor",
+                   (long long)m->heads, (long long)m->kv_heads, (long long)size);
 }
 
 /* Rooms for sequences: one, or, where they serve several steps, all that a batch has for this rank. Checked before: the
@@ -236,15 +249,17 @@ static int open_it(void **self, const void *opts, const struct train_env *env)
     struct distil *d = calloc(1, sizeof *d);
     const struct distil_opts *o = opts;
     *self = NULL;
-    int rc = d ? check(o, env) : err_set(ERR_NOMEM, "no memory for the objective");
+    int rc = d ? check(o) : err_set(ERR_NOMEM, "no memory for the objective");
     if (!rc) {
         d->o = o;
         d->env = *env;
         struct model_open how = {.path = env->model, .dtype = (enum kern_dtype)o->dtype, .kv_dtype = (enum kern_dtype)o->kv_dtype};
         how.kern = env->kern;
+        how.group = env->group;
         how.check_finite = true;
         rc = model_open(&d->m, &how);
     }
+    rc = rc ? rc : check_cut(d);
     rc = rc ? rc : make_captures(d);
     rc = rc ? rc : make_gates(d);
     if (rc)
@@ -432,9 +447,25 @@ static size_t step_bytes(void *self, int64_t tokens, int64_t n_seq)
     return n > f ? n : f;
 }
 
+/* A group's ranks have counted their own units. */
+static void join_sums(const struct distil *d, struct train_sums *own)
+{
+    if (d->env.group && d->env.group->size > 1)
+        comm_sum_f64(d->env.group, (double *)(void *)own, (int64_t)(sizeof *own / sizeof(double)));
+}
+
+static void add_all(struct train_sums *out, const struct train_sums *of)
+{
+    out->count += of->count;
+    out->loss += of->loss;
+    for (int i = 0; i < TRAIN_PARTS; i++)
+        out->part[i].sum += of->part[i].sum, out->part[i].n += of->part[i].n;
+}
+
 static int step(void *self, const struct model_batch *b, const struct train_at *at, struct train_sums *out, struct arena *arena)
 {
     struct distil *d = self;
+    struct train_sums own = {0};
     struct distil_loss loss = {.kl = d->o->kl, .recall = d->o->recall, .weight = d->o->weight, .budget = d->o->budget};
     int rc = ERR_OK;
     loss.temperature = at->temperature;
@@ -446,13 +477,15 @@ static int step(void *self, const struct model_batch *b, const struct train_at *
         bool fresh = d->captured[(at->micro + s) % d->slots] != at->micro + s;
         rc = look(d, &one, at->micro + s, arena);
         rc = rc ? rc : make_slice(d, &slice, at->repeat, arena);
-        rc = rc ? rc : learn(d, &slice, out, arena);
+        rc = rc ? rc : learn(d, &slice, &own, arena);
         out->tokens += fresh ? (double)n : 0;
         out->flops += fresh ? (double)n * model_info(d->m)->flops_linear +
-                                  2 * (double)n * (double)n * (double)(d->p.heads * d->p.dim * d->p.layers)
+                                  2 * (double)n * (double)n * (double)(d->all.heads * d->p.dim * d->p.layers)
                             : 0;
         arena_release(arena, mark);
     }
+    join_sums(d, &own);
+    add_all(out, &own);
     if (at->ready)
         at->ready(at->context, 0, d->list.n);
     return rc;
@@ -461,9 +494,13 @@ static int step(void *self, const struct model_batch *b, const struct train_at *
 static int save(void *self, const char *folder)
 {
     struct distil *d = self;
+    const struct comm_group *g = d->env.group;
     char path[FILE_PATH];
+    gate_parts_gather(&d->p, &d->all, g);
     int rc = file_join(path, folder, "gates.safetensors");
-    return rc ? rc : gates_save(path, &d->p);
+    if (!rc && (!g || g->rank == 0))
+        rc = gates_save(path, &d->all);
+    return comm_agree(g, rc);
 }
 
 const struct train_objective objective_distil = {

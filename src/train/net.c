@@ -1,4 +1,5 @@
 /* Opening a net: weights out of the model's packed matrices, room for gradients, the list of what is trained. */
+#include "train/gate_parts.h"
 #include "train/net.h"
 
 #include <math.h>
@@ -217,23 +218,6 @@ void net_refresh(struct net *n)
 
 /* ---- gates ---- */
 
-/* This rank's units of all_gates. */
-static int cut_gates(struct net *n)
-{
-    int64_t rank = n->group ? n->group->rank : 0, size = n->group ? n->group->size : 1;
-    n->gate = n->all_gates;
-    n->gate.units /= size, n->gate.heads /= size, n->gate.kv_heads /= size;
-    n->gate.layer = ARENA_NEW0(&n->run, n->gate.layers, struct gate_layer);
-    for (int64_t l = 0; n->gate.layer && l < n->gate.layers; l++)
-        for (int i = 0; i < GATE_TENSORS; i++) {
-            struct gate_tensor of, to;
-            gate_tensor_at(&n->all_gates, l, i, &of);
-            gate_tensor_at(&n->gate, l, i, &to);
-            *to.data = *of.data + rank * gate_tensor_size(&to);
-        }
-    return n->gate.layer ? ERR_OK : ERR_NOMEM;
-}
-
 static int give_gates(struct net *n, const struct net_how *how)
 {
     const struct model_info *info = model_info(n->model);
@@ -267,7 +251,7 @@ static int give_gates(struct net *n, const struct net_how *how)
                 memcpy(*to.data, *at.data, (size_t)gate_tensor_size(&to) * sizeof(float));
         }
     gates_close(from);
-    return rc ? rc : cut_gates(n);
+    return rc ? rc : gate_parts_cut(&n->gate, &n->all_gates, n->group, &n->run);
 }
 
 /* ---- the list ---- */

@@ -9,6 +9,7 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "model/gates.h"
+#include "train/gate_parts.h"
 #include "train/net.h"
 
 static int64_t size_of(const struct st_tensor *t)
@@ -210,22 +211,6 @@ static int place_parts(struct whole *w, const struct net *n)
     return rc;
 }
 
-/* Only this rank's units stay; summed, they are whole. */
-static void gather_gates(const struct net *n)
-{
-    for (int64_t l = 0; n->gate.layer && l < n->gate.layers; l++)
-        for (int i = 0; i < GATE_TENSORS; i++) {
-            struct gate_tensor all, own;
-            gate_tensor_at(&n->all_gates, l, i, &all);
-            gate_tensor_at(&n->gate, l, i, &own);
-            int64_t each = gate_tensor_size(&own);
-            for (int r = 0; r < n->group->size; r++)
-                if (r != n->group->rank)
-                    memset(*all.data + r * each, 0, (size_t)each * sizeof(float));
-            comm_sum_f32(n->group, *all.data, gate_tensor_size(&all));
-        }
-}
-
 static int export_group(const struct net *n, const char *folder)
 {
     struct whole w = {0};
@@ -236,8 +221,8 @@ static int export_group(const struct net *n, const char *folder)
             if (p->w && is_cut(part))
                 comm_sum_f32(n->group, p->w, p->rows * p->cols);
         }
-    if (!rc)
-        gather_gates(n);
+    if (!rc && n->gate.layer)
+        gate_parts_gather(&n->gate, &n->all_gates, n->group);
     if (!rc && n->group->rank == 0)
         rc = export_whole(&w.net, folder);
     arena_close(&w.run);
