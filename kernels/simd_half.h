@@ -8,94 +8,48 @@
 
 #include "kernels/simd_tile.h"
 
-enum { HALF = KERN_KB / 2, SEES_BOTH = 0, SEES_FIRST, SEES_SECOND };
+enum { HALF = KERN_KB / 2 };
 
 struct halves {
     struct engine e;
-    int64_t both[TILE_PANEL], first[TILE_PANEL]; /* rows of run i by part; the rest see the second half */
-    uint8_t part[KERN_MAX_ROWS][TILE_PANEL];     /* of each row's line: what it sees of the blocks */
-    uint64_t see[2];                             /* of the last run: the rows that see each half */
-    const int32_t *list;                         /* half blocks to come, for fetching them ahead */
-    int64_t n, next[2];                          /* how many; the next to fetch of keys, of values */
+    int64_t both[RUNS], first[RUNS]; /* rows of run i by part; the rest see the second half */
+    uint64_t see[2];                 /* of the last run: the rows that see each half */
+    const int32_t *list;             /* half blocks to come, for fetching them ahead */
+    int64_t n, next[2];              /* how many; the next to fetch of keys, of values */
 };
-
-PV_FUNCTION(f32_half, STEP_F32, KERN_KB / 2)
-PV_FUNCTION(bf16_half, STEP_BF16, KERN_KB / 4)
-PV_SWITCH(f32_half)
-PV_SWITCH(bf16_half)
 
 /* Adds values of half `which` of the run's blocks to its rows from .. end-1. */
 static void values_of_half(const struct engine *e, const struct run *u, int64_t from, int64_t end, int which)
 {
     bool bf16 = e->kv->dtype == KERN_BF16;
     int64_t d = e->t->dim, vecs = d / W, skip = which * e->v_rows / 2;
-    struct pv c = {.n = 1, .d = d};
+    struct pv c = {.n = 1, .d = d, .v_rows = e->v_rows / 2};
     for (int64_t b = 0; b < u->n; b++)
         for (int64_t i = from; i < end; i += PV_ROWS) {
             int mr = end - i < PV_ROWS ? (int)(end - i) : PV_ROWS;
             for (int r = 0; r < mr; r++)
-                c.p[r] = e->s + u->row[i + r] * TILE_LD + (u->slot[i + r] + b) * e->v_rows + skip;
+                c.p[r] = e->s + u->row[i + r] * TILE_LD + (u->slot[i + r] + b) * e->p_len + which * e->p_len / 2;
             for (int64_t at = 0; at * W < d;) {
                 int nv = vecs - at >= PV_VECS ? PV_VECS : (int)(vecs - at);
                 for (int r = 0; r < mr; r++)
                     c.o[r] = e->t->o + u->row[i + r] * d + at * W;
                 c.v[0] = (const float *)e->kv->v + (u->block[b] * e->v_rows + skip) * d + at * W;
-                (bf16 ? pv_any_bf16_half : pv_any_f32_half)(mr, nv, d - at * W, &c);
+                (bf16 ? pv_BF16 : pv_F32)(mr, nv, d - at * W, &c);
                 at += nv ? nv : 1;
             }
         }
 }
 
-/* -INFINITY where rows from .. end-1 do not see a half. */
-static void hide_half(struct halves *h, const struct run *u, int64_t from, int64_t end, int sees)
+/* -INFINITY where rows from .. end-1 do not see a half: all but half `seen`. */
+static void hide_half(const struct engine *e, const struct run *u, int64_t from, int64_t end, int seen)
 {
-    int64_t first = sees == SEES_FIRST ? 0 : HALF;
+    int64_t first = seen * HALF;
     for (int64_t i = from; i < end; i++)
         for (int64_t b = 0; b < u->n; b++) {
-            float *s = h->e.s + u->row[i] * TILE_LD + (u->slot[i] + b) * KERN_KB;
+            float *s = e->s + u->row[i] * TILE_LD + (u->slot[i] + b) * KERN_KB;
             for (int x = 0; x < VB; x++)
                 vstore(s + x * W, vkeep(vload(s + x * W), first - x * W, first + HALF - x * W));
-            h->part[u->row[i]][u->slot[i] + b] = (uint8_t)sees;
         }
-}
-
-/* exp_line where whole halves are hidden. An exponential of -INFINITY is an underflow, which CPUs take hundreds of cycles
- * for: hidden lanes become 1 first, then 0. */
-static void exp_halves(const struct halves *h, int64_t r)
-{
-    const struct engine *e = &h->e;
-    float *s = e->s + r * TILE_LD, *lanes = e->lanes + r * KERN_KB, low[3][KERN_KB], seen[3][KERN_KB];
-    int64_t n = e->used[r];
-    vf top = vset1(-INFINITY), sum[VB];
-    for (int64_t i = 0; i < n * KERN_KB; i += W)
-        top = vmax(vload(s + i), top);
-    if (vany_gt(top, vset1(e->t->m[r])))
-        raise_exponent(e, r, vtop(top));
-    float exponent = exponent_of(e->t->m[r]), at = exponent * 0.693147181F;
-    for (int part = SEES_BOTH; part <= SEES_SECOND; part++)
-        for (int j = 0; j < KERN_KB; j++) {
-            bool sees = part == SEES_BOTH || (j < HALF) == (part == SEES_FIRST);
-            low[part][j] = sees ? at - 110 : at;
-            seen[part][j] = sees ? 1 : 0;
-        }
-    for (int u = 0; u < VB; u++)
-        sum[u] = vload(lanes + u * W);
-    for (int64_t i = 0; i < n; i++)
-        for (int u = 0; u < VB; u++) {
-            float *to = s + i * KERN_KB + u * W;
-            vf power, f = vexp_split(vmax(vload(low[h->part[r][i]] + u * W), vload(to)), &power);
-            vf p = vmul(vscale2(vexp_poly(f), vsub(power, vset1(exponent))), vload(seen[h->part[r][i]] + u * W));
-            if (e->kv->dtype == KERN_BF16) {
-                char *pair = (char *)s + 2 * (i * KERN_KB + u * W); /* behind what is read */
-                STORE_BF16(pair, p);
-                p = vload_bf16(pair);
-            } else {
-                vstore(to, p);
-            }
-            sum[u] = vadd(sum[u], p);
-        }
-    for (int u = 0; u < VB; u++)
-        vstore(lanes + u * W, sum[u]);
 }
 
 /* Asks for the whole block of keys, and the half of its values: a line of 64 bytes holds both halves of a key's dim. */
@@ -121,12 +75,12 @@ static void flush_halves(struct halves *h)
         fetch_half(h, 0, u->n);
         scores_of_run(e, u);
         mask_edges(e, u);
-        hide_half(h, u, h->both[i], h->both[i] + h->first[i], SEES_FIRST);
-        hide_half(h, u, h->both[i] + h->first[i], u->rows, SEES_SECOND);
+        hide_half(e, u, h->both[i], h->both[i] + h->first[i], 0);
+        hide_half(e, u, h->both[i] + h->first[i], u->rows, 1);
     }
     for (int64_t r = 0; r < e->t->rows; r++)
         if (e->used[r])
-            exp_halves(h, r);
+            exp_line(e, r);
     for (int i = 0; i < e->n_runs; i++) {
         struct run *u = &e->run[i];
         int64_t rows = u->rows, one = h->both[i] + h->first[i];
@@ -137,7 +91,6 @@ static void flush_halves(struct halves *h)
         values_of_half(e, u, one, rows, 1);
     }
     memset(e->used, 0, sizeof e->used);
-    memset(h->part, SEES_BOTH, sizeof h->part);
     e->n_runs = e->longest = 0;
 }
 
@@ -161,13 +114,14 @@ static void push_halves(struct halves *h, int32_t block, uint64_t first, uint64_
     if (!rows)
         return;
     bool same = e->n_runs > 0 && first == h->see[0] && second == h->see[1];
-    if (e->longest == TILE_PANEL || (!same && e->n_runs == TILE_PANEL)) {
+    if (e->longest == TILE_PANEL || (!same && e->n_runs == RUNS)) {
         flush_halves(h);
         same = false;
     }
     if (!same) {
         struct run *u = &e->run[e->n_runs];
         u->rows = u->n = 0;
+        u->beside = false;
         h->both[e->n_runs] = add_rows(e, u, first & second);
         h->first[e->n_runs++] = add_rows(e, u, first & ~second);
         add_rows(e, u, second & ~first);
@@ -189,7 +143,6 @@ static void tile_halves(const struct kern_tile *t, const struct kern_kv *kv, con
     h.list = half, h.n = n;
     h.next[0] = h.next[1] = 0;
     h.see[0] = h.see[1] = 0;
-    memset(h.part, SEES_BOTH, sizeof h.part);
     for (int64_t i = 0; i < n;) {
         int32_t block = half[i] / 2;
         uint64_t see[2] = {0, 0};

@@ -3,25 +3,27 @@
  * Work comes as a sequence of (block, mask of the rows that see it). Runs of blocks with one mask make register-blocked
  * products S = Q K^T of the masked rows alone; a row's scores lie side by side in its line of the panel. When a line is
  * full, exponentials are taken and P V is added run by run. So no work is done on a union of selections, while rows that
- * share a block share its loads. The includer defines, for each element type, what one 4-byte step does:
- *     STEP_F32(acc, k, q)    acc += k q                    one dim (or key) a step
- *     STEP_BF16(acc, k, q)   acc += k.even q.even + k.odd q.odd   two a step
- *     STORE_BF16(p, x)       W floats to bf16 at p */
+ * share a block share its loads. The includer defines TILE_DOT: 1 with an instruction for bf16, and then
+ *     VDOT(acc, k, q)    acc += k.even q.even + k.odd q.odd
+ *     STORE_BF16(p, x)   W floats to bf16 at p */
 #ifndef AST_KERNELS_SIMD_TILE_H
 #define AST_KERNELS_SIMD_TILE_H
 
 #include <math.h>
 #include <string.h>
 
-#include "kernels/tile.h"
+#include "kernels/simd_value.h"
 
-enum { VB = KERN_KB / W, QK_ROWS = W == 16 ? 8 : 6, PV_ROWS = W == 16 ? 4 : 6, PV_VECS = W == 16 ? 4 : 2 };
-enum { FEW = 8, AHEAD = 4 }; /* rows of a tile that is decoded; blocks between one that is used and one that is asked for */
-#define UNROLL _Pragma("GCC unroll 32")
+enum {
+    FEW = 8,
+    AHEAD = 4,
+    RUNS = 24
+}; /* rows of a tile that is decoded; blocks between one that is used and one that is asked for */
 
 /* A run of blocks that the same rows see; columns at .. at + n in the line of row[i] start at slot[i] blocks. */
 struct run {
     int64_t rows, n;
+    bool beside; /* row[i] = row[0] + i, and all slots are one */
     uint8_t row[KERN_MAX_ROWS], slot[KERN_MAX_ROWS];
     int32_t block[TILE_PANEL];
 };
@@ -29,11 +31,12 @@ struct run {
 struct engine {
     const struct kern_tile *t;
     const struct kern_kv *kv;
-    const float *q;        /* (rows, steps) 4-byte elements */
-    int64_t steps, v_rows; /* steps of a score; rows of 4-byte elements of V in a block */
+    const float *q, *side; /* (rows, q_len) 4-byte numbers; (q_len, KERN_MAX_ROWS): the same, or NULL */
+    int64_t steps, q_len;  /* steps of a score; numbers of a query */
+    int64_t v_rows, p_len; /* rows of 4-byte numbers of V in a block; numbers of P */
     int64_t min_end, max_begin;
     float *s, *lanes;
-    struct run run[TILE_PANEL];
+    struct run run[RUNS];
     int n_runs, longest;
     const int32_t *ahead;        /* blocks that come, NULL: unknown */
     int64_t n_ahead, next[2];    /* how many; the next to fetch of keys, of values */
@@ -41,82 +44,21 @@ struct engine {
     uint8_t used[KERN_MAX_ROWS]; /* blocks in each row's line */
 };
 
-/* ---- S = Q K^T: mr rows, nb blocks; one chain of steps for each score, whatever mr and nb ---- */
+/* ---- scores of a run ---- */
 
-#define QK_BODY(STEP)                                                                                                              \
-    vf acc[8 * 4 * VB]; /* mr nb VB <= 24 of them are used and live in registers */                                                \
-    UNROLL                                                                                                                         \
-    for (int i = 0; i < mr * nb * VB; i++)                                                                                         \
-        acc[i] = vzero();                                                                                                          \
-    for (int64_t c = 0; c < steps; c++) {                                                                                          \
-        vf key[4 * VB];                                                                                                            \
-        UNROLL                                                                                                                     \
-        for (int b = 0; b < nb; b++)                                                                                               \
-            UNROLL                                                                                                                 \
-        for (int u = 0; u < VB; u++)                                                                                               \
-            key[b * VB + u] = vload(k[b] + c * KERN_KB + u * W);                                                                   \
-        UNROLL                                                                                                                     \
-        for (int r = 0; r < mr; r++) {                                                                                             \
-            vf one = vset1(q[r][c]);                                                                                               \
-            UNROLL                                                                                                                 \
-            for (int i = 0; i < nb * VB; i++)                                                                                      \
-                acc[r * nb * VB + i] = STEP(acc[r * nb * VB + i], key[i], one);                                                    \
-        }                                                                                                                          \
-    }                                                                                                                              \
-    UNROLL                                                                                                                         \
-    for (int r = 0; r < mr; r++)                                                                                                   \
-        UNROLL                                                                                                                     \
-    for (int i = 0; i < nb * VB; i++)                                                                                              \
-        vstore(s[r] + i * W, acc[r * nb * VB + i]);
-
-INL void qk_f32(const int mr, const int nb, const float *const *q, const float *const *k, int64_t steps, float *const *s){
-    QK_BODY(STEP_F32)} INL void qk_bf16(const int mr, const int nb, const float *const *q, const float *const *k, int64_t steps,
-                                        float *const *s){QK_BODY(STEP_BF16)}
-
-#define QK_CASE(type, mr, nb)                                                                                                      \
-    case (mr)*8 + (nb):                                                                                                            \
-        qk_##type(mr, nb, q, k, steps, s);                                                                                         \
-        break;
-#define QK_SWITCH(type)                                                                                                            \
-    static void qk_any_##type(int mr, int nb, const float *const *q, const float *const *k, int64_t steps, float *const *s)        \
-    {                                                                                                                              \
-        switch (mr * 8 + nb) {                                                                                                     \
-            QK_CASE(type, 1, 1)                                                                                                    \
-            QK_CASE(type, 2, 1)                                                                                                    \
-            QK_CASE(type, 3, 1)                                                                                                    \
-            QK_CASE(type, 4, 1)                                                                                                    \
-            QK_CASE(type, 5, 1)                                                                                                    \
-            QK_CASE(type, 6, 1)                                                                                                    \
-            QK_CASE(type, 7, 1)                                                                                                    \
-            QK_CASE(type, 8, 1)                                                                                                    \
-            QK_CASE(type, 1, 2)                                                                                                    \
-            QK_CASE(type, 2, 2)                                                                                                    \
-            QK_CASE(type, 3, 2)                                                                                                    \
-            QK_CASE(type, 4, 2)                                                                                                    \
-            QK_CASE(type, 5, 2)                                                                                                    \
-            QK_CASE(type, 6, 2)                                                                                                    \
-            QK_CASE(type, 7, 2)                                                                                                    \
-            QK_CASE(type, 8, 2)                                                                                                    \
-            QK_CASE(type, 1, 4)                                                                                                    \
-            QK_CASE(type, 2, 4)                                                                                                    \
-            QK_CASE(type, 3, 4)                                                                                                    \
-            QK_CASE(type, 4, 4)                                                                                                    \
-        }                                                                                                                          \
-    }
-QK_SWITCH(f32) QK_SWITCH(bf16)
-
-    static void scores_of_run(const struct engine *e, const struct run *u)
+/* Of the run's blocks from `b` on, rows wherever they lie. */
+static void scores_of_rows(const struct engine *e, const struct run *u, int64_t from)
 {
     bool bf16 = e->kv->dtype == KERN_BF16;
     int64_t block_size = e->steps * KERN_KB;
     for (int64_t i = 0; i < u->rows;) {
         int mr = u->rows - i < QK_ROWS ? (int)(u->rows - i) : QK_ROWS;
-        const float *q[8], *k[4];
-        float *s[8];
+        const float *q[QK_ROWS], *k[4];
+        float *s[QK_ROWS];
         int most = W == 16 ? (mr <= 4 ? 4 : 2) : mr == 1 ? 4 : mr <= 3 ? 2 : 1;
         for (int r = 0; r < mr; r++)
-            q[r] = e->q + u->row[i + r] * e->steps;
-        for (int64_t b = 0; b < u->n;) {
+            q[r] = e->q + u->row[i + r] * e->q_len;
+        for (int64_t b = from; b < u->n;) {
             int nb = most;
             while (nb > u->n - b)
                 nb /= 2;
@@ -124,11 +66,46 @@ QK_SWITCH(f32) QK_SWITCH(bf16)
                 k[x] = (const float *)e->kv->k + u->block[b + x] * block_size;
             for (int r = 0; r < mr; r++)
                 s[r] = e->s + u->row[i + r] * TILE_LD + (u->slot[i + r] + b) * KERN_KB;
-            (bf16 ? qk_any_bf16 : qk_any_f32)(mr, nb, q, k, e->steps, s);
+            (bf16 ? qk_rows_BF16 : qk_rows_F32)(mr, nb, q, k, e->steps, s);
             b += nb;
         }
         i += mr;
     }
+}
+
+#if defined(__AVX512F__)
+/* Of pairs of blocks, rows side by side. Returns how many blocks this has done. */
+static int64_t scores_beside(const struct engine *e, const struct run *u)
+{
+    bool bf16 = e->kv->dtype == KERN_BF16;
+    int64_t most = bf16 && !TILE_DOT ? QK_SIDE_WIDE : QK_SIDE, groups = (u->rows + most - 1) / most;
+    if (!e->side || !u->beside || u->rows <= 2 * QK_ROWS)
+        return 0;
+    for (int64_t b = 0; b + 2 <= u->n; b += 2) { /* outside: two blocks stay in the first-level cache, and so do the queries */
+        const float *k[2];
+        for (int x = 0; x < 2; x++)
+            k[x] = (const float *)e->kv->k + u->block[b + x] * e->steps * KERN_KB;
+        for (int64_t g = 0; g < groups; g++) { /* as even as may be: 8 rows and more */
+            int64_t i = g * u->rows / groups, end = (g + 1) * u->rows / groups;
+            float *s[QK_SIDE];
+            for (int64_t r = i; r < end; r++)
+                s[r - i] = e->s + u->row[r] * TILE_LD + (u->slot[r] + b) * KERN_KB;
+            (bf16 ? qk_side_BF16 : qk_side_F32)((int)(end - i), e->side + u->row[i], k, e->steps, s);
+        }
+    }
+    return u->n / 2 * 2;
+}
+#else
+static int64_t scores_beside(const struct engine *e, const struct run *u)
+{
+    (void)e, (void)u;
+    return 0;
+}
+#endif
+
+static void scores_of_run(const struct engine *e, const struct run *u)
+{
+    scores_of_rows(e, u, scores_beside(e, u));
 }
 
 /* -INFINITY where a row may not look: only blocks at the edge of begin and end get here */
@@ -175,142 +152,69 @@ static void raise_exponent(const struct engine *e, int64_t r, float top)
     t->m[r] = (float)((double)now * 0.69314718055994530942);
 }
 
-static void exp_line(const struct engine *e, int64_t r)
+/* n scores, a constant where it is worth it. */
+INL void exp_scores(const struct engine *e, int64_t r, const int64_t n)
 {
     float *s = e->s + r * TILE_LD, *lanes = e->lanes + r * KERN_KB;
-    int64_t n = e->used[r] * KERN_KB;
+#if TILE_DOT
     bool bf16 = e->kv->dtype == KERN_BF16;
+#endif
     vf top = vset1(-INFINITY), sum[VB];
+    UNROLL
     for (int64_t i = 0; i < n; i += W)
         top = vmax(vload(s + i), top); /* a NaN score is passed over */
     if (vany_gt(top, vset1(e->t->m[r])))
         raise_exponent(e, r, vtop(top));
     float exponent = exponent_of(e->t->m[r]);
-    vf shift = vset1(exponent), least = vset1(exponent * 0.693147181F - 110);
+    vf shift = vset1(vexp_shift(exponent)), least = vset1(exponent * 0.693147181F - 86);
+    UNROLL
     for (int u = 0; u < VB; u++)
         sum[u] = vload(lanes + u * W);
-    for (int64_t i = 0; i < n; i += KERN_KB)
-        for (int u = 0; u < VB; u++) {
-            vf power, f = vexp_split(vmax(least, vload(s + i + u * W)), &power);
-            vf p = vscale2(vexp_poly(f), vsub(power, shift));
-            if (bf16) {
-                char *pair = (char *)s + 2 * (i + u * W); /* behind what is read */
-                STORE_BF16(pair, p);
-                p = vload_bf16(pair);
-            } else {
-                vstore(s + i + u * W, p);
-            }
-            sum[u] = vadd(sum[u], p);
-        }
+    UNROLL
+    for (int64_t i = 0; i < n; i += W) {
+        int u = (int)(i / W % VB);
+        vf p = vexp_shifted(vload(s + i), shift, least);
+#if TILE_DOT
+        if (bf16) {
+            char *pair = (char *)s + 2 * i; /* behind what is read */
+            STORE_BF16(pair, p);
+            p = vload_bf16(pair);
+        } else
+#endif
+            vstore(s + i, p);
+        sum[u] = vadd(sum[u], p);
+    }
+    UNROLL
     for (int u = 0; u < VB; u++)
         vstore(lanes + u * W, sum[u]);
 }
 
-/* ---- O += P V: mr rows, nv vectors of dims; one chain of keys for each output ---- */
-
-#define PV_BODY(STEP)                                                                                                              \
-    vf acc[PV_ROWS * PV_VECS];                                                                                                     \
-    UNROLL                                                                                                                         \
-    for (int r = 0; r < mr; r++)                                                                                                   \
-        UNROLL                                                                                                                     \
-    for (int i = 0; i < nv; i++)                                                                                                   \
-        acc[r * nv + i] = tail ? vload_n(o[r], tail) : vload(o[r] + i * W);                                                        \
-    for (int64_t b = 0; b < n; b++)                                                                                                \
-        for (int64_t j = 0; j < v_rows; j++) {                                                                                     \
-            vf val[PV_VECS];                                                                                                       \
-            UNROLL                                                                                                                 \
-            for (int i = 0; i < nv; i++)                                                                                           \
-                val[i] = tail ? vload_n(v[b] + j * d, tail) : vload(v[b] + j * d + i * W);                                         \
-            UNROLL                                                                                                                 \
-            for (int r = 0; r < mr; r++) {                                                                                         \
-                vf one = vset1(p[r][b * v_rows + j]);                                                                              \
-                UNROLL                                                                                                             \
-                for (int i = 0; i < nv; i++)                                                                                       \
-                    acc[r * nv + i] = STEP(acc[r * nv + i], val[i], one);                                                          \
-            }                                                                                                                      \
-        }                                                                                                                          \
-    UNROLL                                                                                                                         \
-    for (int r = 0; r < mr; r++)                                                                                                   \
-        UNROLL                                                                                                                     \
-    for (int i = 0; i < nv; i++)                                                                                                   \
-        tail ? vstore_n(o[r], acc[r * nv + i], tail) : vstore(o[r] + i * W, acc[r * nv + i]);
-
-struct pv {
-    const float *p[PV_ROWS], *v[TILE_PANEL];
-    float *o[PV_ROWS];
-    int64_t n, d;
-};
-
-/* pv_type: ROWS rows of v to a block's part that is multiplied */
-#define PV_FUNCTION(type, STEP, ROWS)                                                                                              \
-    INL void pv_##type(const int mr, const int nv, const int64_t tail, const struct pv *c)                                         \
-    {                                                                                                                              \
-        const float *const *p = c->p, *const *v = c->v;                                                                            \
-        float *const *o = c->o;                                                                                                    \
-        const int64_t n = c->n, d = c->d, v_rows = ROWS;                                                                           \
-        PV_BODY(STEP)                                                                                                              \
-    }
-PV_FUNCTION(f32, STEP_F32, KERN_KB)
-PV_FUNCTION(bf16, STEP_BF16, KERN_KB / 2)
-
-/* nv 0: the last tail dims */
-#define PV_CASE(type, mr, nv)                                                                                                      \
-    case (mr)*8 + (nv):                                                                                                            \
-        pv_##type(mr, nv, 0, c);                                                                                                   \
-        break;
-#define PV_CASES(type, mr)                                                                                                         \
-    case (mr)*8:                                                                                                                   \
-        pv_##type(mr, 1, tail, c);                                                                                                 \
-        break;                                                                                                                     \
-        PV_CASE(type, mr, 1)                                                                                                       \
-        PV_CASE(type, mr, 2)
-#if defined(__AVX512F__)
-#define PV_MORE(type)                                                                                                              \
-    PV_CASE(type, 1, 3)                                                                                                            \
-    PV_CASE(type, 1, 4)                                                                                                            \
-    PV_CASE(type, 2, 3)                                                                                                            \
-    PV_CASE(type, 2, 4)                                                                                                            \
-    PV_CASE(type, 3, 3)                                                                                                            \
-    PV_CASE(type, 3, 4)                                                                                                            \
-    PV_CASE(type, 4, 3)                                                                                                            \
-    PV_CASE(type, 4, 4)
-#else
-#define PV_MORE(type)                                                                                                              \
-    PV_CASES(type, 5)                                                                                                              \
-    PV_CASES(type, 6)
-#endif
-#define PV_SWITCH(type)                                                                                                            \
-    static void pv_any_##type(int mr, int nv, int64_t tail, const struct pv *c)                                                    \
-    {                                                                                                                              \
-        switch (mr * 8 + nv) {                                                                                                     \
-            PV_CASES(type, 1)                                                                                                      \
-            PV_CASES(type, 2)                                                                                                      \
-            PV_CASES(type, 3)                                                                                                      \
-            PV_CASES(type, 4)                                                                                                      \
-            PV_MORE(type)                                                                                                          \
-        }                                                                                                                          \
-    }
-PV_SWITCH(f32)
-PV_SWITCH(bf16)
+static void exp_line(const struct engine *e, int64_t r)
+{
+    if (e->used[r] == TILE_PANEL)
+        exp_scores(e, r, TILE_LD);
+    else
+        exp_scores(e, r, e->used[r] * KERN_KB);
+}
 
 static void values_of_run(const struct engine *e, const struct run *u)
 {
     bool bf16 = e->kv->dtype == KERN_BF16;
     int64_t d = e->t->dim, vecs = d / W;
-    struct pv c = {.n = u->n, .d = d};
-    for (int64_t i = 0; i < u->rows; i += PV_ROWS) {
-        int mr = u->rows - i < PV_ROWS ? (int)(u->rows - i) : PV_ROWS;
-        for (int r = 0; r < mr; r++)
-            c.p[r] = e->s + u->row[i + r] * TILE_LD + u->slot[i + r] * e->v_rows;
-        for (int64_t at = 0; at * W < d;) {
-            int nv = vecs - at >= PV_VECS ? PV_VECS : (int)(vecs - at);
-            for (int r = 0; r < mr; r++)
+    struct pv c = {.n = u->n, .d = d, .v_rows = e->v_rows};
+    for (int64_t at = 0; at * W < d;) { /* outside: these dims of the blocks stay in the first-level cache */
+        int nv = vecs - at >= PV_VECS ? PV_VECS : (int)(vecs - at);
+        for (int64_t b = 0; b < u->n; b++)
+            c.v[b] = (const float *)e->kv->v + u->block[b] * e->v_rows * d + at * W;
+        for (int64_t i = 0; i < u->rows; i += PV_ROWS) {
+            int mr = u->rows - i < PV_ROWS ? (int)(u->rows - i) : PV_ROWS;
+            for (int r = 0; r < mr; r++) {
+                c.p[r] = e->s + u->row[i + r] * TILE_LD + u->slot[i + r] * e->p_len;
                 c.o[r] = e->t->o + u->row[i + r] * d + at * W;
-            for (int64_t b = 0; b < u->n; b++)
-                c.v[b] = (const float *)e->kv->v + u->block[b] * e->v_rows * d + at * W;
-            (bf16 ? pv_any_bf16 : pv_any_f32)(mr, nv, d - at * W, &c);
-            at += nv ? nv : 1;
+            }
+            (bf16 ? pv_BF16 : pv_F32)(mr, nv, d - at * W, &c);
         }
+        at += nv ? nv : 1;
     }
 }
 
@@ -378,7 +282,7 @@ static void push(struct engine *e, int32_t block, uint64_t mask)
     mask = visible(e, block, mask);
     if (!mask)
         return;
-    if (e->longest == TILE_PANEL || (mask != e->mask && e->n_runs == TILE_PANEL))
+    if (e->longest == TILE_PANEL || (mask != e->mask && e->n_runs == RUNS))
         flush(e);
     if (mask != e->mask) {
         struct run *u = &e->run[e->n_runs++];
@@ -388,6 +292,7 @@ static void push(struct engine *e, int32_t block, uint64_t mask)
             u->row[u->rows] = (uint8_t)r;
             u->slot[u->rows++] = e->used[r];
         }
+        u->beside = false;
         e->mask = mask;
     }
     struct run *u = &e->run[e->n_runs - 1];
@@ -405,16 +310,60 @@ static uint64_t all_rows(int64_t rows)
     return rows >= 64 ? ~0ull : (1ull << rows) - 1;
 }
 
+/* The query of row r as the products take it; TILE_DOT's pairs of bf16, and zeros up to whole steps. */
+static void copy_query(const struct engine *e, int64_t r, float *to)
+{
+    const float *q = e->t->q + r * e->t->dim;
+    int64_t d = e->t->dim, i = 0;
+#if TILE_DOT
+    if (e->kv->dtype == KERN_BF16) {
+        float rest[W];
+        for (; i + W <= d; i += W)
+            STORE_BF16((char *)to + 2 * i, vload(q + i));
+        if (i < d) {
+            STORE_BF16(rest, vload_n(q + i, d - i));
+            memcpy((char *)to + 2 * i, rest, (size_t)(4 * e->q_len - 2 * i));
+        }
+        return;
+    }
+#endif
+    for (; i < d; i++)
+        to[i] = q[i];
+    for (; i < e->q_len; i++)
+        to[i] = 0;
+}
+
+/* Queries once a tile, however many calls it takes: its head in the scratch says that they are there. */
+static void queries(struct engine *e, int64_t blocks)
+{
+    struct tile_head *head = tile_head(e->t);
+    float *q = tile_queries(e->t), *side = tile_side(e->t);
+    bool own = e->kv->dtype == KERN_BF16 && (TILE_DOT || e->t->dim % 2);
+    for (int64_t r = 0; r < e->t->rows && own && !head->queries; r++)
+        copy_query(e, r, q + r * e->q_len);
+    e->q = own ? q : e->t->q;
+    head->queries = true;
+    e->side = NULL;
+    if (W < 16 || e->t->rows <= 2 * QK_ROWS || blocks < TILE_PANEL)
+        return;
+    for (int64_t r = 0; r < e->t->rows && !head->side; r++)
+        for (int64_t i = 0; i < e->q_len; i++)
+            side[i * KERN_MAX_ROWS + r] = e->q[r * e->q_len + i];
+    head->side = true;
+    e->side = side;
+}
+
 static void start(struct engine *e, const struct kern_tile *t, const struct kern_kv *kv)
 {
     bool bf16 = kv->dtype == KERN_BF16;
     e->t = t;
     e->kv = kv;
     e->steps = bf16 ? (t->dim + 1) / 2 : t->dim;
+    e->q_len = bf16 && !TILE_DOT ? 2 * e->steps : e->steps;
     e->v_rows = bf16 ? KERN_KB / 2 : KERN_KB;
+    e->p_len = bf16 && TILE_DOT ? KERN_KB / 2 : KERN_KB;
     e->s = tile_scores(t);
     e->lanes = tile_lanes(t);
-    e->q = t->q;
     e->n_runs = e->longest = 0;
     e->ahead = NULL;
     e->n_ahead = e->next[0] = e->next[1] = 0;
@@ -427,22 +376,7 @@ static void start(struct engine *e, const struct kern_tile *t, const struct kern
         if (t->begin && t->begin[r] > e->max_begin)
             e->max_begin = t->begin[r];
     }
-    if (bf16) {
-        float *pairs = tile_pairs(t);
-        e->q = pairs;
-        for (int64_t r = 0; r < t->rows; r++) {
-            const float *q = t->q + r * t->dim;
-            char *to = (char *)(pairs + r * e->steps);
-            float rest[W];
-            int64_t i = 0;
-            for (; i + W <= t->dim; i += W)
-                vstore_bf16(to + 2 * i, vload(q + i));
-            if (i < t->dim) { /* zeros up to the pair */
-                vstore_bf16(rest, vload_n(q + i, t->dim - i));
-                memcpy(to + 2 * i, rest, (size_t)(4 * e->steps - 2 * i));
-            }
-        }
-    }
+    queries(e, 0);
 }
 
 static void finish(struct engine *e)
@@ -460,17 +394,45 @@ static void tile_begin(const struct kern_tile *t)
 {
     memset(t->o, 0, (size_t)(t->rows * t->dim) * sizeof(float));
     memset(tile_lanes(t), 0, (size_t)(t->rows * KERN_KB) * sizeof(float));
+    *tile_head(t) = (struct tile_head){false, false};
     for (int64_t r = 0; r < t->rows; r++) {
         t->m[r] = -INFINITY;
         t->l[r] = 0;
     }
 }
 
+/* Whole panels that every row sees all of, block .. block1: one run each, nothing to look up. Returns where it stops. */
+static int64_t whole_panels(struct engine *e, int64_t block, int64_t block1)
+{
+    struct run *u = &e->run[0];
+    u->rows = e->t->rows;
+    u->beside = true;
+    for (int64_t r = 0; r < u->rows; r++)
+        u->row[r] = (uint8_t)r, u->slot[r] = 0;
+    for (; block + TILE_PANEL <= block1 && (block + TILE_PANEL) * KERN_KB <= e->min_end; block += TILE_PANEL) {
+        for (int b = 0; b < TILE_PANEL; b++)
+            u->block[b] = (int32_t)(block + b);
+        u->n = TILE_PANEL;
+        memset(e->used, TILE_PANEL, (size_t)u->rows);
+        e->n_runs = 1;
+        flush(e);
+    }
+    return block;
+}
+
 static void tile_dense(const struct kern_tile *t, const struct kern_kv *kv, int64_t block0, int64_t block1)
 {
     struct engine e;
     start(&e, t, kv);
-    for (int64_t b = block0; b < block1; b++)
+    int64_t b = block0;
+    while (b < block1 && b * KERN_KB < e.max_begin)
+        push(&e, (int32_t)b++, all_rows(t->rows));
+    flush(&e);
+    if (t->rows > FEW) { /* fewer wait for memory: see fetch */
+        queries(&e, block1 - b);
+        b = whole_panels(&e, b, block1);
+    }
+    for (; b < block1; b++)
         push(&e, (int32_t)b, all_rows(t->rows));
     finish(&e);
 }

@@ -2,9 +2,8 @@
 #include "kernels/avx2/simd.h"
 #include "kernels/simd_math.h"
 
-#define STEP_F32(acc, k, q) vfma(k, q, acc)
-#define STEP_BF16(acc, k, q) vfma(vbf_odd(k), vbf_odd(q), vfma(vbf_even(k), vbf_even(q), acc))
-#define STORE_BF16 vstore_bf16
+#define TILE_DOT 0
+#define VDOT(acc, k, q) (acc) /* not there */
 #include "kernels/simd_half.h"
 #include "kernels/simd_tile.h"
 

@@ -64,6 +64,10 @@ INL vf vfnma(vf a, vf b, vf c) /* c - a b */
 {
     return _mm256_fnmadd_ps(a, b, c);
 }
+INL vf vfms(vf a, vf b, vf c) /* a b - c */
+{
+    return _mm256_fmsub_ps(a, b, c);
+}
 /* b where either is NaN */
 INL vf vmax(vf a, vf b)
 {
@@ -85,6 +89,16 @@ INL vf vscale2(vf a, vf n)
     vf x = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
     vf y = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
     return _mm256_mul_ps(_mm256_mul_ps(a, x), y);
+}
+/* the bits of a, 23 further up: a whole number becomes an exponent */
+INL vf vbits_up(vf a)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+}
+/* a b, but 0 where x < least */
+INL vf vmul_unless_below(vf a, vf b, vf x, vf least)
+{
+    return _mm256_and_ps(_mm256_cmp_ps(x, least, _CMP_NLT_UQ), _mm256_mul_ps(a, b));
 }
 INL float vsum(vf a)
 {

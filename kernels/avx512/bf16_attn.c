@@ -2,8 +2,8 @@
 #include "kernels/avx512/simd.h"
 #include "kernels/simd_math.h"
 
-#define STEP_F32(acc, k, q) vfma(k, q, acc)
-#define STEP_BF16(acc, k, q) _mm512_dpbf16_ps(acc, (__m512bh)(k), (__m512bh)(q))
+#define TILE_DOT 1
+#define VDOT(acc, k, q) _mm512_dpbf16_ps(acc, (__m512bh)(k), (__m512bh)(q))
 #define STORE_BF16(p, x) _mm256_storeu_si256((__m256i *)(p), (__m256i)_mm512_cvtneps_pbh(x))
 #include "kernels/simd_half.h"
 #include "kernels/simd_tile.h"

@@ -59,6 +59,10 @@ INL vf vfnma(vf a, vf b, vf c) /* c - a b */
 {
     return _mm512_fnmadd_ps(a, b, c);
 }
+INL vf vfms(vf a, vf b, vf c) /* a b - c */
+{
+    return _mm512_fmsub_ps(a, b, c);
+}
 /* b where either is NaN */
 INL vf vmax(vf a, vf b)
 {
@@ -76,6 +80,16 @@ INL vf vround(vf a)
 INL vf vscale2(vf a, vf n)
 {
     return _mm512_scalef_ps(a, n);
+}
+/* the bits of a, 23 further up: a whole number becomes an exponent */
+INL vf vbits_up(vf a)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+}
+/* a b, but 0 where x < least */
+INL vf vmul_unless_below(vf a, vf b, vf x, vf least)
+{
+    return _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(x, least, _CMP_NLT_UQ), a, b);
 }
 INL float vsum(vf a)
 {

@@ -18,14 +18,6 @@ void ref_tile_begin(const struct kern_tile *t)
     }
 }
 
-static float to_bf16(float x)
-{
-    uint16_t h;
-    ref_bf16_from_f32(&h, &x, 1);
-    ref_f32_from_bf16(&x, &h, 1);
-    return x;
-}
-
 /* Raises row r's exponent to hold a score of top; returns it. */
 static int raise_exponent(const struct kern_tile *t, int64_t r, double top)
 {
@@ -44,21 +36,18 @@ static int raise_exponent(const struct kern_tile *t, int64_t r, double top)
 }
 
 /* Row r sees the n given keys and values (n, d). */
-static void some_keys(const struct kern_tile *t, int64_t r, const float *k, const float *v, int64_t n, bool bf16)
+static void some_keys(const struct kern_tile *t, int64_t r, const float *k, const float *v, int64_t n)
 {
     double s[KERN_KB], top = -HUGE_VAL;
     for (int64_t j = 0; j < n; j++) {
         s[j] = 0;
-        for (int64_t i = 0; i < t->dim; i++) {
-            float q = t->q[r * t->dim + i];
-            s[j] += (double)(bf16 ? to_bf16(q) : q) * (double)k[j * t->dim + i];
-        }
+        for (int64_t i = 0; i < t->dim; i++)
+            s[j] += (double)t->q[r * t->dim + i] * (double)k[j * t->dim + i];
         top = s[j] > top ? s[j] : top;
     }
     int exponent = raise_exponent(t, r, top);
     for (int64_t j = 0; j < n; j++) {
         float p = (float)exp(s[j] - exponent * ln2);
-        p = bf16 ? to_bf16(p) : p;
         t->l[r] += p;
         for (int64_t i = 0; i < t->dim; i++)
             t->o[r * t->dim + i] += p * v[j * t->dim + i];
@@ -78,7 +67,7 @@ static void row_and_keys(const struct kern_tile *t, const struct kern_kv *kv, in
         return;
     ref_kv_keys(kv, first, last - first, k);
     ref_kv_values(kv, first, last - first, v);
-    some_keys(t, r, k, v, last - first, kv->dtype == KERN_BF16);
+    some_keys(t, r, k, v, last - first);
 }
 
 static void row_and_block(const struct kern_tile *t, const struct kern_kv *kv, int64_t r, int64_t block)

@@ -13,10 +13,25 @@
 #include "base/arena.h"
 #include "base/err.h"
 
+/* Tiles that share what they load of keys and values, and the bytes of a part that they go over in turn: with the tiles' own
+ * rows it has to stay in a core's second-level cache. */
+enum { MOST_TILES = 4, PART_BYTES = 512 << 10 };
+
 struct tiling {
     int64_t group, per_tile, tokens; /* query heads of a KV head, of a tile; tokens of a tile */
     int64_t subs, first, n;          /* tiles side by side in a group; first token tile; token tiles */
+    int64_t run, part;               /* token tiles of an item; blocks of a part. No bit depends on them */
 };
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
 static struct tiling tiling(const struct attn_shape *s, int64_t pos, int64_t n)
 {
@@ -26,6 +41,11 @@ static struct tiling tiling(const struct attn_shape *s, int64_t pos, int64_t n)
     t.subs = (t.group + t.per_tile - 1) / t.per_tile;
     t.first = pos / t.tokens;
     t.n = (pos + n - 1) / t.tokens - t.first + 1;
+    t.part = max64(1, PART_BYTES / (s->dim * KERN_KB * 8));
+    /* One by one where all keys fit a part, or where threads would wait for the last items. */
+    t.run = max64(1, min64(MOST_TILES, t.n * s->kv_heads * t.subs / (8 * omp_get_max_threads())));
+    if ((pos + n) / KERN_KB <= t.part || t.n == 1)
+        t.run = 1;
     return t;
 }
 
@@ -63,52 +83,80 @@ static struct room room_at(unsigned char *base, int64_t dim)
     return r;
 }
 
-static int64_t max64(int64_t a, int64_t b)
+/* Which tile, and what it takes: token tiles first .. first+n-1 of a slice of a KV head's query heads. */
+struct item {
+    int64_t g, h0, heads, first, n;
+};
+
+/* A tile's tokens t0 .. t1-1 and their blocks from .. to-1. */
+struct span {
+    int64_t t0, t1, from, to;
+    struct kern_tile kt;
+};
+
+static struct item item_at(const struct attn_call *c, const struct tiling *t, int64_t i)
 {
-    return a > b ? a : b;
+    int64_t sub = i % t->subs, run = i / t->subs / c->shape->kv_heads;
+    struct item it = {.g = i / t->subs % c->shape->kv_heads, .first = t->first + run * t->run};
+    it.h0 = it.g * t->group + sub * t->per_tile;
+    it.heads = min64(t->per_tile, t->group - sub * t->per_tile);
+    it.n = min64(t->run, t->first + t->n - it.first);
+    return it;
 }
 
-static int64_t min64(int64_t a, int64_t b)
+/* Gathers the rows of one tile. */
+static void begin(const struct attn_call *c, const struct tiling *t, const struct item *it, int64_t tile, const struct room *r,
+                  struct span *s)
 {
-    return a < b ? a : b;
-}
-
-/* Tile `item` of the call: gathers its rows, streams over the key blocks, scatters what comes out. */
-static void one_tile(const struct attn_call *c, const struct tiling *t, int64_t item, const struct room *r)
-{
-    const struct attn_shape *s = c->shape;
-    int64_t dim = s->dim, sub = item % t->subs, g = item / t->subs % s->kv_heads, tile = t->first + item / t->subs / s->kv_heads;
-    int64_t t0 = max64(tile * t->tokens, c->pos), t1 = min64((tile + 1) * t->tokens, c->pos + c->n);
-    int64_t h0 = g * t->group + sub * t->per_tile, heads = min64(t->per_tile, t->group - sub * t->per_tile), rows = 0;
-    for (int64_t p = t0; p < t1; p++) {
-        const float *q = c->q + ((p - c->pos) * s->heads + h0) * dim;
-        for (int64_t h = 0; h < heads; h++, rows++) {
+    const struct attn_shape *shape = c->shape;
+    int64_t dim = shape->dim, rows = 0, window = shape->window;
+    s->t0 = max64(tile * t->tokens, c->pos), s->t1 = min64((tile + 1) * t->tokens, c->pos + c->n);
+    for (int64_t p = s->t0; p < s->t1; p++) {
+        const float *q = c->q + ((p - c->pos) * shape->heads + it->h0) * dim;
+        for (int64_t h = 0; h < it->heads; h++, rows++) {
             for (int64_t i = 0; i < dim; i++)
-                r->q[rows * dim + i] = q[h * dim + i] * s->scale;
+                r->q[rows * dim + i] = q[h * dim + i] * shape->scale;
             r->end[rows] = p + 1;
-            r->begin[rows] = s->window > 0 ? max64(0, p + 1 - s->window) : 0;
+            r->begin[rows] = window > 0 ? max64(0, p + 1 - window) : 0;
         }
     }
     /* The first block follows from the whole tile's first token, present or not: same bits for any cut. */
-    int64_t from = s->window > 0 ? max64(0, tile * t->tokens + 1 - s->window) / KERN_KB : 0, to = (t1 + KERN_KB - 1) / KERN_KB;
-    struct kern_tile kt = {.rows = rows,
-                           .dim = dim,
-                           .q = r->q,
-                           .end = r->end,
-                           .begin = s->window > 0 ? r->begin : NULL,
-                           .o = r->o,
-                           .m = r->m,
-                           .l = r->l,
-                           .scratch = r->kern};
-    c->kern->tile_begin(&kt);
-    c->kern->tile_dense(&kt, &c->kv[g], from, to);
-    c->kern->tile_end(&kt, c->lse ? r->lse : NULL);
-    for (int64_t p = t0; p < t1; p++) {
-        int64_t at = (p - c->pos) * s->heads + h0, row = (p - t0) * heads;
-        memcpy(c->out + at * dim, r->o + row * dim, (size_t)(heads * dim) * sizeof(float));
+    s->from = window > 0 ? max64(0, tile * t->tokens + 1 - window) / KERN_KB : 0;
+    s->to = (s->t1 + KERN_KB - 1) / KERN_KB;
+    s->kt = (struct kern_tile){.rows = rows, .dim = dim, .q = r->q, .end = r->end, .o = r->o, .m = r->m, .l = r->l};
+    s->kt.begin = window > 0 ? r->begin : NULL;
+    s->kt.scratch = r->kern;
+    c->kern->tile_begin(&s->kt);
+}
+
+/* Divides by the sums and puts the rows where they belong. */
+static void end(const struct attn_call *c, const struct item *it, const struct room *r, const struct span *s)
+{
+    int64_t dim = c->shape->dim;
+    c->kern->tile_end(&s->kt, c->lse ? r->lse : NULL);
+    for (int64_t p = s->t0; p < s->t1; p++) {
+        int64_t at = (p - c->pos) * c->shape->heads + it->h0, row = (p - s->t0) * it->heads;
+        memcpy(c->out + at * dim, r->o + row * dim, (size_t)(it->heads * dim) * sizeof(float));
         if (c->lse)
-            memcpy(c->lse + at, r->lse + row, (size_t)heads * sizeof(float));
+            memcpy(c->lse + at, r->lse + row, (size_t)it->heads * sizeof(float));
     }
+}
+
+/* Item i of the call: its tiles go over the key blocks together, part by part, so that a part comes from far once. */
+static void one_item(const struct attn_call *c, const struct tiling *t, int64_t i, const struct room *r)
+{
+    struct item it = item_at(c, t, i);
+    struct span s[MOST_TILES];
+    for (int64_t x = 0; x < it.n; x++)
+        begin(c, t, &it, it.first + x, &r[x], &s[x]);
+    for (int64_t b = s[0].from; b < s[it.n - 1].to; b += t->part)
+        for (int64_t x = 0; x < it.n; x++) {
+            int64_t from = max64(b, s[x].from), to = min64(b + t->part, s[x].to);
+            if (from < to)
+                c->kern->tile_dense(&s[x].kt, &c->kv[it.g], from, to);
+        }
+    for (int64_t x = 0; x < it.n; x++)
+        end(c, &it, &r[x], &s[x]);
 }
 
 /* Keys that the tokens pos .. pos+n-1 of one head see. */
@@ -125,19 +173,21 @@ static int run(struct attn_call *c)
 {
     const struct attn_shape *s = c->shape;
     struct tiling t = tiling(s, c->pos, c->n);
-    int64_t items = t.n * s->kv_heads * t.subs;
+    int64_t items = (t.n + t.run - 1) / t.run * s->kv_heads * t.subs;
     size_t mark = arena_mark(c->step), each = room_bytes(s->dim);
     int threads = attn_threads((double)(s->heads * s->dim) * pairs(s, c->pos, c->n), items);
-    unsigned char *rooms = arena_alloc(c->step, threads, each);
+    unsigned char *rooms = arena_alloc(c->step, threads * t.run, each);
     if (!rooms)
         return ERR_NOMEM;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        struct room r = room_at(rooms + (size_t)omp_get_thread_num() * each, s->dim);
-        /* Later tiles see more keys: hand the long ones out first. */
+        struct room r[MOST_TILES];
+        for (int64_t x = 0; x < t.run; x++)
+            r[x] = room_at(rooms + (size_t)(omp_get_thread_num() * t.run + x) * each, s->dim);
+            /* Later tiles see more keys: hand the long ones out first. */
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < items; i++)
-            one_tile(c, &t, items - 1 - i, &r);
+            one_item(c, &t, items - 1 - i, r);
     }
     arena_release(c->step, mark);
     if (c->stats) {
@@ -145,7 +195,7 @@ static int run(struct attn_call *c)
         causal.window = 0;
         c->stats->pairs_seen += (double)s->heads * pairs(s, c->pos, c->n);
         c->stats->pairs_causal += (double)s->heads * pairs(&causal, c->pos, c->n);
-        c->stats->tile_dense += (double)items;
+        c->stats->tile_dense += (double)(t.n * s->kv_heads * t.subs);
     }
     return sparsity_chunk(c, NULL);
 }
@@ -154,8 +204,9 @@ static size_t scratch(const void *opts, const struct attn_shape *s, int64_t n, i
 {
     (void)opts;
     (void)n;
-    size_t rooms = arena_bytes(omp_get_max_threads(), room_bytes(s->dim)), sampled = sparsity_chunk_bytes(s->dim, max_tokens);
-    return rooms > sampled ? rooms : sampled; /* one after the other */
+    size_t rooms = arena_bytes(omp_get_max_threads() * MOST_TILES, room_bytes(s->dim)),
+           sampled = sparsity_chunk_bytes(s->dim, max_tokens);
+    return rooms + sampled; /* one after the other, but then it would not grow in proportion to the length */
 }
 
 static void cost(const void *opts, const struct attn_shape *s, int64_t pos, int64_t n, struct attn_cost *out)

@@ -18,6 +18,7 @@ struct base {
     int64_t chunk, window, layer;
     int64_t head_from, heads; /* a rank's heads, heads 0: all; whole groups */
     enum kern_dtype dtype;
+    bool rounds; /* out: the kernels have bf16 dot products, which round queries and probabilities */
     float scale;
     /* the sequence, keys and values as the cache returns them, and the outputs */
     float q[B_N * B_H * B_D], k[B_N * B_G * B_D], v[B_N * B_G * B_D], freq[B_D / 2];
@@ -99,6 +100,7 @@ static inline int base_run(struct base *b)
     b->stats = (struct attn_stats){0};
     if (!c.method || kern_select(&kern, b->isa) || arena_open(&mem, "mem", (size_t)64 << 20))
         return err_set(ERR_ARG, "no method %s or instruction set %s", b->method, b->isa);
+    b->rounds = kern.has_bf16_dot;
     while (n_set < 8 && b->set[n_set])
         n_set++;
     int rc = cfg_open(&cfg, NULL, b->set, (int)n_set);
