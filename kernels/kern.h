@@ -60,6 +60,10 @@ struct kern_scores { /* s[r][16 i + j] = scale * sum_c u[r][c] v_i[c][j], i < gr
     int64_t ld;
 };
 
+struct kern_guess { /* where the least of the k largest lies: standard deviations from the mean, and how sure; 0, 0: unknown */
+    float limit, margin;
+};
+
 /* Single rows by index, wherever they lie (keys that hashing chose): row idx[i] begins at rows + idx[i] * stride. */
 struct kern_list {
     int64_t n, dim, stride;
@@ -168,8 +172,9 @@ struct kern_table {
     void (*rows_matmul)(const struct kern_rows *c);
     void (*block_scores)(const struct kern_scores *c);
     /* Indices of the k largest of s[0 .. n-1], ascending; ties to the lower index; NaN counts as -INFINITY.
-     * work: n + 64 floats. Returns min(k, n), at least 0. */
-    int64_t (*topk)(const float *s, int64_t n, int64_t k, int32_t *idx, float *work);
+     * work: n + 64 floats. Returns min(k, n), at least 0.
+     * guess: in and out, NULL: none. What a similar row has left there saves time and changes nothing. */
+    int64_t (*topk)(const float *s, int64_t n, int64_t k, int32_t *idx, float *work, struct kern_guess *guess);
 
     /* see struct kern_list; same bits for the same list, whatever else there is */
     void (*list_scores)(const struct kern_list *c);

@@ -98,16 +98,22 @@ static void block_scores(const struct kern_scores *c)
     }
 }
 
-/* ---- the k largest: bisection for a limit that k numbers reach, each step one pass of compares ---- */
+/* ---- the k largest: a limit that k numbers reach, found by passes that count those above a guess ---- */
 
-static int64_t count_from(const float *s, int64_t n, float limit) /* s[i] >= limit */
+/* W numbers from s[i] on; past n: -INFINITY */
+INL vf load_upto(const float *s, int64_t i, int64_t n)
+{
+    return n - i < W ? vkeep(vload_n(s + i, n - i), 0, n - i) : vload(s + i);
+}
+
+static int64_t count_from(const float *s, int64_t n, float limit) /* s[i] >= limit > -INFINITY */
 {
     int64_t count = 0, i = 0;
     vf at = vset1(limit);
     for (; i + W <= n; i += W)
         count += __builtin_popcount((unsigned)vge_mask(vload(s + i), at));
-    for (; i < n; i++)
-        count += s[i] >= limit;
+    if (i < n)
+        count += __builtin_popcount((unsigned)vge_mask(load_upto(s, i, n), at));
     return count;
 }
 
@@ -136,7 +142,7 @@ static void range_of(const float *s, int64_t n, float *low, float *top)
 {
     vf hi = vset1(-INFINITY), lo = vset1(INFINITY);
     for (int64_t i = 0; i < n; i += W) {
-        vf x = n - i < W ? vkeep(vload_n(s + i, n - i), 0, n - i) : vload(s + i);
+        vf x = load_upto(s, i, n);
         hi = vmax(x, hi); /* a NaN is passed over, here and below */
         /* x + FLT_MAX is negative for -INFINITY alone */
         lo = vmin(vselect_neg(vadd(x, vset1(FLT_MAX)), vset1(INFINITY), x), lo);
@@ -145,37 +151,63 @@ static void range_of(const float *s, int64_t n, float *low, float *top)
     *low = -vtop(vneg_where(lo, vset1(-1)));
 }
 
-/* 1 <= k < n */
-static struct limit limit_of(const float *s, int64_t n, int64_t k)
+/* Between which floats the limit lies, in their order: more than k numbers reach lo, fewer than k reach hi. over and under:
+ * how many more and fewer; above: how many reach hi. */
+struct bracket {
+    int32_t lo, hi;
+    float over, under;
+    int64_t above;
+};
+
+/* Where to look next. By value first: on the line between both ends, as if numbers lay evenly; where one end was kept twice it
+ * counts half (regula falsi, "Illinois"). Then by representation, which ends. */
+static int32_t next_guess(const struct bracket *b, int step)
 {
-    float top, low; /* of those above -INFINITY */
-    range_of(s, n, &low, &top);
-    int64_t c = count_from(s, n, low);
-    if (top == -INFINITY || c < k)
-        return (struct limit){-INFINITY, top == -INFINITY ? 0 : c, false};
-    if (c == k)
-        return (struct limit){low, k, true};
-    int32_t lo = order_of(low), hi = order_of(top) + 1; /* count_from(lo) > k, count_from(hi) < k */
-    int64_t above = 0;
-    for (int step = 0; (int64_t)hi - lo > 1; step++) {
-        /* by value first: scores spread evenly there; then by representation, which ends */
-        float half = float_of(lo) / 2 + float_of(hi - 1) / 2;
-        int32_t mid = order_of(half);
-        if (step > 12 || mid <= lo || mid >= hi)
-            mid = (int32_t)(((int64_t)lo + hi) / 2);
-        if (mid <= lo)
-            mid = lo + 1;
-        c = count_from(s, n, float_of(mid));
+    float lo = float_of(b->lo), hi = float_of(b->hi - 1);
+    float by = b->over / (b->over + b->under);
+    int32_t mid = order_of(lo / 2 * (2 - 2 * by) + hi / 2 * (2 * by));
+    if (step > 16 || mid <= b->lo || mid >= b->hi)
+        mid = (int32_t)(((int64_t)b->lo + b->hi) / 2);
+    return mid <= b->lo ? b->lo + 1 : mid;
+}
+
+/* first: where to look first and second, each if it lies inside */
+static struct limit search(const float *s, int64_t n, int64_t k, struct bracket b, const float first[2])
+{
+    for (int step = 0; (int64_t)b.hi - b.lo > 1; step++) {
+        int32_t mid = step < 2 ? order_of(first[step]) : 0;
+        if (step >= 2 || mid <= b.lo || mid >= b.hi)
+            mid = next_guess(&b, step);
+        int64_t c = count_from(s, n, float_of(mid));
         if (c == k)
             return (struct limit){float_of(mid), k, true};
         if (c > k) {
-            lo = mid;
+            b.lo = mid;
+            b.over = (float)(c - k);
+            b.under /= 2;
         } else {
-            hi = mid;
-            above = c;
+            b.hi = mid;
+            b.under = (float)(k - c);
+            b.over /= 2;
+            b.above = c;
         }
     }
-    return (struct limit){float_of(lo), above, false};
+    return (struct limit){float_of(b.lo), b.above, false};
+}
+
+/* 1 <= k < n */
+static struct limit limit_of(const float *s, int64_t n, int64_t k)
+{
+    static const float none[2] = {-INFINITY, -INFINITY};
+    float top, low; /* of those above -INFINITY */
+    range_of(s, n, &low, &top);
+    int64_t c = top == -INFINITY ? 0 : count_from(s, n, low);
+    if (c < k)
+        return (struct limit){-INFINITY, c, false};
+    if (c == k)
+        return (struct limit){low, k, true};
+    struct bracket b = {.lo = order_of(low), .hi = order_of(top) + 1, .over = (float)(c - k), .under = (float)k};
+    return search(s, n, k, b, none);
 }
 
 /* Appends those taken of n numbers: at[i] (NULL: i itself) goes to idx. All that reach the limit, of equal ones the first. */
@@ -188,7 +220,7 @@ static void take_from(const float *s, const float *at, int64_t n, const struct l
         if (t->value == -INFINITY)
             take = (unsigned)((1u << m) - 1); /* NaN and -INFINITY tie */
         else
-            take = (unsigned)vge_mask(m < W ? vkeep(vload_n(s + i, m), 0, m) : vload(s + i), vset1(t->value));
+            take = (unsigned)vge_mask(load_upto(s, i, n), vset1(t->value));
         for (; take && found < k; take &= take - 1) {
             int64_t x = i + __builtin_ctz(take);
             bool tie = !(s[x] > t->value);
@@ -203,48 +235,96 @@ static void take_from(const float *s, const float *at, int64_t n, const struct l
     }
 }
 
-/* Maxima of disjoint sets of `each` numbers, W sets side by side; returns how many. */
-static int64_t set_maxima(const float *s, int64_t n, int64_t each, float *out)
+/* ---- where a guess is known: one pass collects the few numbers that reach it, and the choice is among these ---- */
+
+struct moments {
+    float mean, std;
+};
+
+/* Of whole vectors, which will do for a guess, n >= W; about the first number, so that a common part costs no digits. */
+static struct moments moments_of(const float *s, int64_t n)
 {
-    int64_t m = 0;
-    for (int64_t i = 0; i < n; i += each * W, m += W) {
-        vf top = vset1(-INFINITY);
-        for (int64_t j = i; j < n && j < i + each * W; j += W)
-            top = vmax(n - j < W ? vkeep(vload_n(s + j, n - j), 0, n - j) : vload(s + j), top); /* a NaN is passed over */
-        vstore(out + m, top);
+    vf sum[2] = {vzero(), vzero()}, square[2] = {vzero(), vzero()}, first = vset1(s[0]);
+    int64_t i = 0;
+    for (int u = 0; i + W <= n; i += W, u ^= 1) {
+        vf x = vsub(vload(s + i), first);
+        sum[u] = vadd(sum[u], x);
+        square[u] = vfma(x, x, square[u]);
     }
-    return m;
+    float mean = vsum(vadd(sum[0], sum[1])) / (float)i, var = vsum(vadd(square[0], square[1])) / (float)i - mean * mean;
+    return (struct moments){s[0] + mean, sqrtf(var)}; /* NaN where a number is not finite: then nothing reaches a guess */
 }
 
-/* The k-th largest of the sets' maxima is reached by at least k numbers, and by few more where there are many sets: the
- * choice is among these. work as in topk; false: no gain, nothing done. */
-static bool topk_of_few(const float *s, int64_t n, int64_t k, int32_t *idx, float *work)
+/* Numbers that reach `least`, and their indices in at, which lies `cap` floats behind work; more than cap - W: -1 */
+static int64_t collect(const float *s, int64_t n, float least, float *work, int64_t cap)
 {
-    int64_t each = 16, cap = n / 2, few = 0;
-    while (each > 1 && n / each < 4 * k)
-        each /= 2;
-    if (each == 1 || n < 16 * W)
-        return false;
-    int64_t m = set_maxima(s, n, each, work);
-    float least = limit_of(work, m, k).value;
-    if (least == -INFINITY)
-        return false;
+    int64_t few = 0;
+    vf limit = vset1(least);
     for (int64_t i = 0; i < n; i += W) {
-        unsigned in = (unsigned)vge_mask(n - i < W ? vkeep(vload_n(s + i, n - i), 0, n - i) : vload(s + i), vset1(least));
+        vf x = load_upto(s, i, n);
+        unsigned in = (unsigned)vge_mask(x, limit);
         if (few + W > cap)
-            return false;
-        for (; in; in &= in - 1, few++) {
-            int32_t x = (int32_t)(i + __builtin_ctz(in));
-            work[few] = s[x];
-            memcpy(&work[cap + few], &x, sizeof x);
-        }
+            return -1;
+        vpack_index(work + cap + few, i, in);
+        few += vpack(work + few, x, in);
     }
-    struct limit t = few > k ? limit_of(work, few, k) : (struct limit){least, few, true};
-    take_from(work, work + cap, few, &t, k, idx);
+    return few;
+}
+
+/* Of the few numbers, all of which reach least, the limit is likely to be `value`. */
+static struct limit limit_near(const float *s, int64_t few, int64_t k, float least, float value)
+{
+    if (few == k)
+        return (struct limit){least, k, true};
+    vf hi = vset1(least);
+    for (int64_t i = 0; i < few; i += W)
+        hi = vmax(load_upto(s, i, few), hi);
+    struct bracket b = {.lo = order_of(least), .hi = order_of(vtop(hi)) + 1, .over = (float)(few - k), .under = (float)k};
+    float first[2] = {value, least + 2 * (value - least)};
+    return search(s, few, k, b, first);
+}
+
+/* The least of what the next row is to collect: a quarter more than k. */
+static float margin_of(float value, float least, int64_t few, int64_t k, float std)
+{
+    float each = few > k ? (value - least) / (float)(few - k) : 0, margin = each * (float)(k / 4 + 8);
+    return margin > 0.01F * std ? margin : 0.01F * std;
+}
+
+/* Indices of those that reach an exact limit. They lie in at (NULL: they count from 0), and go through room for n + W. */
+static void take_exact(const float *s, const float *at, int64_t n, const struct limit *t, int64_t k, int32_t *idx, float *room)
+{
+    int64_t found = 0;
+    vf limit = vset1(t->value);
+    for (int64_t i = 0; i < n; i += W) { /* at may be room: what is written lies before what is read next */
+        unsigned in = (unsigned)vge_mask(load_upto(s, i, n), limit);
+        found += at ? vpack(room + found, vload(at + i), in) : vpack_index(room + found, i, in);
+    }
+    memcpy(idx, room, (size_t)k * sizeof *idx);
+}
+
+/* work as in topk; false: the guess was wrong, nothing done. */
+static bool topk_guessed(const float *s, int64_t n, int64_t k, int32_t *idx, float *work, struct moments m,
+                         struct kern_guess *guess)
+{
+    int64_t cap = n / 2 / W * W + 2 * W; /* twice that: n + 4 W at most, and n + 64 are there */
+    float value = m.mean + guess->limit * m.std, least = value - guess->margin * m.std;
+    if (!(least > -INFINITY))
+        return false;
+    int64_t few = collect(s, n, least, work, cap);
+    if (few < k)
+        return false;
+    struct limit t = limit_near(work, few, k, least, value);
+    guess->limit = (t.value - m.mean) / m.std;
+    guess->margin = margin_of(t.value, least, few, k, m.std) / m.std;
+    if (t.exact)
+        take_exact(work, work + cap, few, &t, k, idx, work + cap);
+    else
+        take_from(work, work + cap, few, &t, k, idx);
     return true;
 }
 
-static int64_t topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *work)
+static int64_t topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *work, struct kern_guess *guess)
 {
     if (k <= 0 || n <= 0)
         return 0;
@@ -253,10 +333,20 @@ static int64_t topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *w
             idx[i] = (int32_t)i;
         return n;
     }
-    if (topk_of_few(s, n, k, idx, work))
-        return k;
+    bool few = guess && n >= 3 * k && n >= 4 * W;
+    struct moments m = {0, 0};
+    if (few) {
+        m = moments_of(s, n);
+        if (guess->margin > 0 && topk_guessed(s, n, k, idx, work, m, guess))
+            return k;
+    }
     struct limit t = limit_of(s, n, k);
-    take_from(s, NULL, n, &t, k, idx);
+    if (t.exact)
+        take_exact(s, NULL, n, &t, k, idx, work);
+    else
+        take_from(s, NULL, n, &t, k, idx);
+    if (few)
+        *guess = m.std > 0 ? (struct kern_guess){(t.value - m.mean) / m.std, 0.15F} : (struct kern_guess){0, 0};
     return k;
 }
 

@@ -185,4 +185,29 @@ INL void vstore_bf16(void *p, vf x)
     _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(_mm256_castsi256_si128(up), _mm256_extracti128_si256(up, 1)));
 }
 
+/* The lanes of x, or their numbers from first on, whose bit is set in mask: side by side to p, which has room for W of them.
+ * Returns how many. Four lanes at a time: their numbers for each mask. */
+static const int32_t vpack_lanes[16][4]
+    __attribute__((unused)) = {{0}, {0},    {1},    {0, 1},    {2},    {0, 2},    {1, 2},    {0, 1, 2},
+                               {3}, {0, 3}, {1, 3}, {0, 1, 3}, {2, 3}, {0, 2, 3}, {1, 2, 3}, {0, 1, 2, 3}};
+INL __m128i vpack_of(unsigned mask)
+{
+    return _mm_loadu_si128((const __m128i *)vpack_lanes[mask]);
+}
+INL int64_t vpack(float *p, vf x, unsigned mask)
+{
+    int low = __builtin_popcount(mask & 15);
+    _mm_storeu_ps(p, _mm_permutevar_ps(_mm256_castps256_ps128(x), vpack_of(mask & 15)));
+    _mm_storeu_ps(p + low, _mm_permutevar_ps(_mm256_extractf128_ps(x, 1), vpack_of(mask >> 4)));
+    return low + __builtin_popcount(mask >> 4);
+}
+INL int64_t vpack_index(void *p, int64_t first, unsigned mask)
+{
+    int low = __builtin_popcount(mask & 15);
+    __m128i from = _mm_set1_epi32((int)first);
+    _mm_storeu_si128((__m128i *)p, _mm_add_epi32(from, vpack_of(mask & 15)));
+    _mm_storeu_si128((__m128i *)((char *)p + 4 * low), _mm_add_epi32(_mm_add_epi32(from, _mm_set1_epi32(4)), vpack_of(mask >> 4)));
+    return low + __builtin_popcount(mask >> 4);
+}
+
 #endif

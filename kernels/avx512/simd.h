@@ -174,4 +174,19 @@ INL void vstore_bf16(void *p, vf x)
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
 }
 
+/* The lanes of x, or their numbers from first on, whose bit is set in mask: side by side to p, which has room for W of them.
+ * Returns how many. */
+INL int64_t vpack(float *p, vf x, unsigned mask)
+{
+    _mm512_storeu_ps(p, _mm512_maskz_compress_ps((__mmask16)mask, x));
+    return __builtin_popcount(mask);
+}
+INL int64_t vpack_index(void *p, int64_t first, unsigned mask)
+{
+    vi lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    vi index = _mm512_add_epi32(lane, _mm512_set1_epi32((int)first));
+    _mm512_storeu_si512(p, _mm512_maskz_compress_epi32((__mmask16)mask, index));
+    return __builtin_popcount(mask);
+}
+
 #endif

@@ -181,7 +181,7 @@ static int64_t pick_row(const struct pattern_run *r, const struct pattern_unit *
                                               .ld = 0});
         b += groups * KERN_KB;
     }
-    n = k->topk(s + lo, hi - lo, u->p.picks, list, rest);
+    n = k->topk(s + lo, hi - lo, u->p.picks, list, rest, NULL);
     for (int64_t i = 0; i < n; i++)
         list[i] += (int32_t)lo;
     return n;

@@ -63,6 +63,7 @@ struct sparse_lane {            /* one thread's room; T tokens of a tile; nb blo
     int64_t *begin, *end;
     void *kern;
     float *scores, *work;           /* (T, ld); (ld + 64,) */
+    struct kern_guess guess;        /* of the last token */
     int64_t ld, score0;             /* columns of scores; the block of column 0 */
     struct select_set *set;         /* (T,) */
     int32_t *chosen, *list, *block; /* (nb,); lists of all tokens end to end; (nk,) union */

@@ -75,7 +75,7 @@ void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t un
                 r->ops->bias(r, unit, s, score);
             float rho = r->rho ? r->rho[unit * (r->c->n - r->first) + i + x - r->first] : 0;
             count = select_count(s, &r->rule, score, rho, w->work);
-            count = r->c->kern->topk(score, s->hi - s->lo, count, w->chosen, w->work);
+            count = r->c->kern->topk(score, s->hi - s->lo, count, w->chosen, w->work, &w->guess);
         } else {
             for (int64_t j = 0; j < count; j++)
                 w->chosen[j] = (int32_t)j;

@@ -165,7 +165,7 @@ static int call_rope(struct bench *b, void *a) { struct vectors *v = a; for (int
 static int call_argmax(struct bench *b, void *a) { struct vectors *v = a; v->seen = (double)b->kern.argmax(v->x, N); return 0; }
 static int call_lse(struct bench *b, void *a) { struct vectors *v = a; float m = -1e30F; v->seen = 0; b->kern.lse_update(v->x, N, &m, &v->seen); return 0; }
 static int call_bf16(struct bench *b, void *a) { struct vectors *v = a; b->kern.bf16_from_f32((uint16_t *)(void *)v->z, v->x, N); return 0; }
-static int call_topk(struct bench *b, void *a) { struct vectors *v = a; v->seen = (double)b->kern.topk(v->x, N, 128, v->index, v->z); return 0; }
+static int call_topk(struct bench *b, void *a) { struct vectors *v = a; v->seen = (double)b->kern.topk(v->x, N, 128, v->index, v->z, NULL); return 0; }
 /* clang-format on */
 
 static const struct {

@@ -294,7 +294,7 @@ static double weigh(const struct back_gate *g, struct back_room *r, const struct
         if (l1m)
             fill(l1m, lo, hi, whole ? -INFINITY : 0);
         *tau = whole ? -INFINITY : INFINITY;
-        int64_t chosen = whole || none ? 0 : g->kern->topk(s + lo, n, (int64_t)k, r->chosen, r->work);
+        int64_t chosen = whole || none ? 0 : g->kern->topk(s + lo, n, (int64_t)k, r->chosen, r->work, NULL);
         for (int64_t j = 0; j < chosen; j++) {
             lm[lo + r->chosen[j]] = 0;
             if (l1m)

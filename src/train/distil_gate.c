@@ -224,7 +224,7 @@ static double recall(const struct line *x)
 /* Share of attention, the mean over heads, that the k best candidates and what is forced hold. */
 static double kept(const struct line *x, int64_t k)
 {
-    int64_t n = x->u->kern->topk(x->s, x->n, k, x->w->index, x->w->work);
+    int64_t n = x->u->kern->topk(x->s, x->n, k, x->w->index, x->w->work, NULL);
     double got = 0;
     for (int64_t h = 0; h < x->u->heads; h++)
         for (int64_t j = 0; j < n; j++)
