@@ -26,6 +26,11 @@ static size_t floats(struct arena *to, float **p, bool want, int64_t n)
     return arena_bytes(n, sizeof(float));
 }
 
+bool layer_keeps_x1(const struct net *n)
+{
+    return n->group && n->group->size > 1 && !n->shape->parallel;
+}
+
 size_t layer_take(struct arena *to, const struct net *n, struct layer_work *w, int64_t N, bool backward)
 {
     const struct model_shape *s = n->shape;
@@ -37,7 +42,8 @@ size_t layer_take(struct arena *to, const struct net *n, struct layer_work *w, i
     z += floats(to, &w->q, true, N * q) + floats(to, &w->k, true, N * kv) + floats(to, &w->v, true, N * kv);
     z += floats(to, &w->q0, gate, N * q) + floats(to, &w->k0, gate, N * kv);
     z += floats(to, &w->xm, true, M * D) + floats(to, &w->up, true, M * 2 * s->mlp) + floats(to, &w->h, true, M * s->mlp);
-    z += floats(to, &w->dh, b, M * s->mlp) + floats(to, &w->dxm, b, M * D) + floats(to, &w->x1, b && !s->parallel, N * D);
+    z += floats(to, &w->dh, b, M * s->mlp) + floats(to, &w->dxm, b, M * D) +
+         floats(to, &w->x1, b && !s->parallel && !layer_keeps_x1(n), N * D);
     z += floats(to, &w->datt, b, N * q) + floats(to, &w->dq, b, N * q) + floats(to, &w->dk, b, N * kv);
     z += floats(to, &w->dv, b, N * kv) + floats(to, &w->dq0, b && gate, N * q) + floats(to, &w->dk0, b && gate, N * kv);
     z += floats(to, &w->dqkv, b, N * (q + 2 * kv)) + floats(to, &w->dxn, b, N * D) + floats(to, &w->stat, b, 2 * N * most);
@@ -231,6 +237,8 @@ int layer_forward(struct layer_run *r, const struct layer_keep *k, float *out)
         struct op_norm n = norm_of(r, PART_NORM2_W, m);
         struct op_linear down = linear_of(r, PART_DOWN, m);
         after_attention(r, k, y, t, m);
+        if (k->x1)
+            memcpy(k->x1 + t * D, y, (size_t)(m * D) * sizeof(float));
         op_norm(&n, parallel ? k->x + t * D : y, r->w.xm);
         mlp_up(r, m);
         op_linear(&down, r->w.h, y, first_rank(r) || parallel);
@@ -410,9 +418,10 @@ int layer_backward(struct layer_run *r, const struct layer_keep *k, float *dx, b
         output_grad(r, k, dx);
         mlp_grad(r, k->x, dx);
     } else {
-        for (int64_t t = 0; t < r->tokens; t += LAYER_ROWS)
+        const float *x1 = k->x1 ? k->x1 : r->w.x1;
+        for (int64_t t = 0; !k->x1 && t < r->tokens; t += LAYER_ROWS)
             after_attention(r, k, r->w.x1 + t * r->net->shape->hidden, t, min64(LAYER_ROWS, r->tokens - t));
-        mlp_grad(r, r->w.x1, dx);
+        mlp_grad(r, x1, dx);
         output_grad(r, k, dx);
     }
     return attention_grad(r, k, dx, last);

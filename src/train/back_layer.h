@@ -15,7 +15,7 @@ struct layer_work {          /* N tokens; NULL where the net has no use for it *
     float *q, *k, *v;        /* (N, H, d), (N, G, d) ready for attention */
     float *q0, *k0;          /* before rotation: gates */
     float *xm, *up, *h, *dh; /* (LAYER_ROWS, D), (.., 2 F), (.., F), (.., F) */
-    float *x1, *dxm;         /* (N, D) between attention and MLP; (LAYER_ROWS, D) */
+    float *x1, *dxm;         /* (N, D) between attention and MLP, unless it is kept; (LAYER_ROWS, D) */
     float *datt, *dq, *dk, *dv, *dq0, *dk0, *dqkv, *dxn, *stat;
 };
 
@@ -24,7 +24,11 @@ struct layer_keep { /* of one layer, from forward to backward */
     float *att;     /* (N, H, d) */
     float *lse;     /* (N, H) */
     float *tau;     /* (units, N) */
+    float *x1;      /* (N, D) between attention and MLP, where layer_keeps_x1; else NULL */
 };
+
+/* A group keeps it: to compute it anew would be a third sum over ranks on the way back. */
+bool layer_keeps_x1(const struct net *n);
 
 struct layer_run {
     struct net *net;

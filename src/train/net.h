@@ -2,15 +2,16 @@
  * forward and backward over a batch.
  *
  *     forward    x_0 = embed ── layer ── x_1 ── layer ── ... x_L ── head: loss, in chunks of rows
- *                kept: x_l, each layer's attention output, lse and tau; the rest is computed anew, one layer at a time
+ *                kept: x_l, each layer's attention output, lse and tau; over a group what is between attention and MLP, too;
+ *                the rest is computed anew, one layer at a time
  *     backward   dx_L ── layer's backward ── dx_{L-1} ... embed
  *
  * A fused matrix (q | k | v, gate | up) is one array; its parts point into it, one behind the other.
  *
  * Over a group of ranks each has whole key/value groups of heads with their gates, and columns of the MLP; embeddings, norms
  * and what is added behind a sum are on all of them, with the same values and gradients (train_param.shared). A layer sums
- * twice on the way forward (attention's output, MLP's), three times on the way back (the first of them anew, and the gradients
- * of both inputs), and once for each adapter. */
+ * twice on the way forward (attention's output, MLP's), twice on the way back (the gradients of both inputs), and once for each
+ * adapter. */
 #ifndef AST_TRAIN_NET_H
 #define AST_TRAIN_NET_H
 

@@ -156,14 +156,17 @@ static int open_run(struct layer_run *r, struct layer_keep *keep, float **dx)
     float *x = ARENA_NEW(r->step, (r->s->backward ? L + 1 : 2) * N * D, float);
     float *att = ARENA_NEW(r->step, stored * N * H * n->shape->dim, float), *lse = ARENA_NEW(r->step, stored * N * H, float);
     float *tau = n->gate.layer ? ARENA_NEW(r->step, stored * N * units, float) : NULL;
+    bool middle = r->s->backward && layer_keeps_x1(n);
+    float *x1 = middle ? ARENA_NEW(r->step, L * N * D, float) : NULL;
     *dx = r->s->backward ? ARENA_NEW(r->step, N * D, float) : NULL;
-    if (!x || !att || !lse || (n->gate.layer && !tau) || (r->s->backward && !*dx))
+    if (!x || !att || !lse || (n->gate.layer && !tau) || (r->s->backward && !*dx) || (middle && !x1))
         return ERR_NOMEM;
     for (int64_t l = 0; l <= L; l++) {
         int64_t at = r->s->backward ? l : 0;
         keep[l].x = x + (r->s->backward ? l : l % 2) * N * D;
         keep[l].att = l < L ? att + at * N * H * n->shape->dim : NULL;
         keep[l].lse = l < L ? lse + at * N * H : NULL;
+        keep[l].x1 = x1 && l < L ? x1 + l * N * D : NULL;
         keep[l].tau = tau && l < L ? tau + at * N * units : NULL;
     }
     size_t before = r->step->used, need = layer_take(r->step, n, &r->w, N, r->s->backward);
@@ -255,6 +258,7 @@ size_t net_step_bytes(const struct net *n, const struct back_rule *rule, int64_t
     }
     z = most + arena_bytes(L + 1, sizeof(struct layer_keep)) + bytes((L + 2) * tokens * s->hidden);
     z += bytes(L * tokens * s->heads * s->dim) + bytes(L * tokens * s->heads) + bytes(L * tokens * n->gate.units);
+    z += layer_keeps_x1(n) ? bytes(L * tokens * s->hidden) : 0;
     z += layer_take(NULL, n, &w, tokens, true) + 2 * bytes(longest * half) + 2 * bytes(longest / (KERN_KB / 2) * half) + 64;
     return z + (teacher ? forward_bytes(n->model, tokens, longest, false) : 0);
 }

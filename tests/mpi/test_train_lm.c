@@ -14,7 +14,7 @@
 #include "train/objective.h"
 #include "train/reduce.h"
 
-enum { SEQS = 4, LEN = 130, N = SEQS * LEN };
+enum { SEQS = 4, LEN = 130, N = SEQS * LEN, HIDDEN = 48, LAYERS = 2 };
 static struct comm_group *world;
 static struct kern_table kern;
 static struct arena step;
@@ -24,6 +24,14 @@ static int32_t token[N], target[N];
 static unsigned char options[1024];
 static const struct comm_group *pair; /* ranks that share the nets to be opened */
 
+/* Counts the sums of a layer's rows over a group; MPI's own profiling interface. */
+static int layer_sums;
+int MPI_Allreduce(const void *from, void *to, int n, MPI_Datatype type, MPI_Op op, MPI_Comm comm)
+{
+    layer_sums += n == N * HIDDEN && type == MPI_FLOAT;
+    return PMPI_Allreduce(from, to, n, type, op, comm);
+}
+
 static const struct train_objective *lm(void)
 {
     return objective_find("lm");
@@ -32,7 +40,8 @@ static const struct train_objective *lm(void)
 /* Rank 0 writes the model, all know where. */
 static void make_model(void)
 {
-    struct random_shape s = {.hidden = 48, .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 16, .mlp = 80, .vocab = 300};
+    struct random_shape s = {
+        .hidden = HIDDEN, .layers = LAYERS, .heads = 4, .kv_heads = 2, .head_dim = 16, .mlp = 80, .vocab = 300};
     int64_t n;
     size_t bytes;
     s.positions = 512, s.rope_theta = 10000, s.tied = true;
@@ -278,6 +287,25 @@ static void nets_over_two_ranks_have_the_gradients_of_one(void)
     comm_free(two);
 }
 
+/* Of all rows at once: the net's layers forward and back; the teacher's embeddings, whose layers sum fewer rows at a time. */
+static void a_layer_sums_twice_each_way(void)
+{
+    struct comm_group *two = NULL;
+    struct sparse_opts o = learned();
+    struct train_sums sums = {0};
+    if (world->size < 2)
+        return;
+    T_EQ(comm_split(world, world->rank / 2, world->rank, &two), ERR_OK);
+    pair = two;
+    void *self = open_lm("norms", &o, 0, 0);
+    layer_sums = 0;
+    run(self, 0, SEQS, &sums, (struct train_at){0});
+    T_EQ(layer_sums, LAYERS * (2 + 2) + 1);
+    lm()->close(self);
+    pair = NULL;
+    comm_free(two);
+}
+
 /* Biases, norms of heads, fused and transposed tensors, layers that are parallel, embeddings that are not tied. Gradients are
  * sums over 520 tokens; one for a bias of keys that are not rotated is 0 but for rounding: hence the least. */
 static void other_architectures_over_two_ranks_have_the_gradients_of_one(void)
@@ -363,6 +391,7 @@ int main(int argc, char **argv)
     T_RUN(gradients_of_all_weights_are_those_of_one_rank);
     T_RUN(gradients_with_dense_sequences_are_those_of_one_rank);
     T_RUN(nets_over_two_ranks_have_the_gradients_of_one);
+    T_RUN(a_layer_sums_twice_each_way);
     T_RUN(other_architectures_over_two_ranks_have_the_gradients_of_one);
     T_RUN(dense_sequences_of_untouched_weights_do_not_diverge);
     T_RUN(the_share_of_dense_sequences_is_the_one_asked_for);
