@@ -66,27 +66,36 @@ static int write_weights(const struct net *n, const struct safetensors *st, cons
     return rc;
 }
 
-/* config.json with the type that the weights have now: readers that follow it would round them otherwise. */
+/* Where the text value of a key at `at` begins, behind its quote; NULL: the key's value is no text, or it is no key. */
+static const char *text_value(const char *at, size_t key)
+{
+    const char *s = at + key + strspn(at + key, " \t\r\n");
+    if (*s++ != ':')
+        return NULL;
+    s += strspn(s, " \t\r\n");
+    return *s == '"' && strchr(s + 1, '"') ? s + 1 : NULL;
+}
+
+/* config.json with the type that the weights have now, under either of its names: readers that follow it would round them
+ * otherwise. All else as it stands. */
 static int write_config(const char *from, const char *to)
 {
     static const char *const key[] = {"\"torch_dtype\"", "\"dtype\""};
     struct buf text = {0}, out = {0};
     int rc = file_read_text(&text, from, (size_t)1 << 26);
-    const char *s = rc ? "" : buf_text(&text), *at = NULL, *colon = NULL, *open = NULL, *close = NULL;
-    for (int i = 0; i < 2 && !at; i++)
-        at = strstr(s, key[i]);
-    if (at)
-        colon = strchr(at + 1, ':');
-    if (colon)
-        open = strchr(colon, '"');
-    if (open)
-        close = strchr(open + 1, '"');
-    if (!rc && close) {
-        rc = buf_add(&out, s, (size_t)(open + 1 - s));
-        rc = rc ? rc : buf_printf(&out, "float32%s", close);
-    } else if (!rc) {
-        rc = buf_printf(&out, "%s", s);
+    const char *s = rc ? "" : buf_text(&text);
+    while (!rc && *s) {
+        const char *at[2] = {strstr(s, key[0]), strstr(s, key[1])};
+        int first = !at[0] || (at[1] && at[1] < at[0]);
+        if (!at[first])
+            break;
+        const char *value = text_value(at[first], strlen(key[first])), *end = value ? strchr(value, '"') : NULL;
+        const char *upto = value ? value : at[first] + strlen(key[first]);
+        rc = buf_add(&out, s, (size_t)(upto - s));
+        rc = rc || !value ? rc : buf_printf(&out, "float32");
+        s = value ? end : upto;
     }
+    rc = rc ? rc : buf_printf(&out, "%s", s);
     rc = rc ? rc : file_write_durable(to, buf_text(&out), out.len);
     buf_free(&text);
     buf_free(&out);
