@@ -60,6 +60,18 @@ struct kern_scores { /* s[r][16 i + j] = scale * sum_c u[r][c] v_i[c][j], i < gr
     int64_t ld;
 };
 
+struct kern_mean {                  /* adds rows to sum; y[r] = sum / (before + r + 1) and square[r] = |y[r]|^2 */
+    int64_t rows, dim, ldx, before; /* rows already in sum */
+    const float *x;                 /* (rows, dim; ldx) */
+    double *sum;                    /* (dim,) */
+    float *y, *square;              /* (rows, dim; ldx), not x; (rows,); NULL, NULL: only sums */
+};
+struct kern_pool { /* adds rows to a sum, a maximum and a minimum in each column, in the order of rows; a NaN is never the largest
+                    */
+    int64_t rows, dim, ldx;
+    const float *x;         /* (rows, dim; ldx) */
+    float *sum, *max, *min; /* (dim,) */
+};
 struct kern_guess { /* where the least of the k largest lies: standard deviations from the mean, and how sure; 0, 0: unknown */
     float limit, margin;
 };
@@ -175,6 +187,8 @@ struct kern_table {
      * work: n + 64 floats. Returns min(k, n), at least 0.
      * guess: in and out, NULL: none. What a similar row has left there saves time and changes nothing. */
     int64_t (*topk)(const float *s, int64_t n, int64_t k, int32_t *idx, float *work, struct kern_guess *guess);
+    void (*running_mean)(const struct kern_mean *c);
+    void (*pool_rows)(const struct kern_pool *c);
 
     /* see struct kern_list; same bits for the same list, whatever else there is */
     void (*list_scores)(const struct kern_list *c);

@@ -2,6 +2,7 @@
 #include "kernels/avx512/simd.h"
 #include "kernels/simd_predict.h"
 #include "kernels/simd_kv.h"
+#include "kernels/simd_pool.h"
 
 extern const struct kern_table kern_avx512_predict;
 
@@ -9,5 +10,7 @@ const struct kern_table kern_avx512_predict = {
     .rows_matmul = rows_matmul,
     .block_scores = block_scores,
     .topk = topk,
+    .running_mean = running_mean,
+    .pool_rows = pool_rows,
     .kv_append = kv_append,
 };

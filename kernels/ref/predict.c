@@ -81,3 +81,29 @@ int64_t ref_topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *work
     }
     return k;
 }
+
+void ref_running_mean(const struct kern_mean *c)
+{
+    for (int64_t t = 0; t < c->rows; t++) {
+        double square = 0, n = (double)(c->before + t + 1);
+        for (int64_t i = 0; i < c->dim; i++) {
+            c->sum[i] += (double)c->x[t * c->ldx + i];
+            square += c->sum[i] / n * (c->sum[i] / n);
+            if (c->y)
+                c->y[t * c->ldx + i] = (float)(c->sum[i] / n);
+        }
+        if (c->y)
+            c->square[t] = (float)square;
+    }
+}
+
+void ref_pool_rows(const struct kern_pool *c)
+{
+    for (int64_t j = 0; j < c->rows; j++)
+        for (int64_t i = 0; i < c->dim; i++) {
+            float x = c->x[j * c->ldx + i];
+            c->sum[i] += x;
+            c->max[i] = x > c->max[i] ? x : c->max[i];
+            c->min[i] = x < c->min[i] ? x : c->min[i];
+        }
+}

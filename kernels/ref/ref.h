@@ -42,6 +42,8 @@ void ref_tile_end(const struct kern_tile *t, float *lse);
 void ref_rows_matmul(const struct kern_rows *c);
 void ref_block_scores(const struct kern_scores *c);
 int64_t ref_topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *work, struct kern_guess *guess);
+void ref_running_mean(const struct kern_mean *c);
+void ref_pool_rows(const struct kern_pool *c);
 void ref_list_scores(const struct kern_list *c);
 void ref_list_mix(const struct kern_list *c);
 void ref_gemm(const struct kern_gemm *g);

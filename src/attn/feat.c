@@ -145,42 +145,6 @@ void feat_rotation(const struct feat *f, const float *base, int64_t pos, int64_t
     }
 }
 
-/* Sums alone, four tokens at a time: added in the order of tokens, as in feat_context. */
-static void context_sums(double *restrict sum, int64_t D, const float *restrict x, int64_t n)
-{
-    int64_t t = 0;
-    for (; t + 4 <= n; t += 4) {
-        const float *a = x + t * D, *b = a + D, *c = b + D, *d = c + D;
-        for (int64_t i = 0; i < D; i++)
-            sum[i] = sum[i] + (double)a[i] + (double)b[i] + (double)c[i] + (double)d[i];
-    }
-    for (; t < n; t++)
-        for (int64_t i = 0; i < D; i++)
-            sum[i] += (double)x[t * D + i];
-}
-
-void feat_context(struct feat *f, const float *x, int64_t pos, int64_t n, float *ctx)
-{
-    int64_t D = f->d.hidden;
-    if (!ctx) {
-        context_sums(f->ctx, D, x, n);
-        return;
-    }
-    for (int64_t t = 0; t < n; t++) {
-        float *c = ctx + t * D;
-        double inv = 1 / (double)(pos + t + 1), sq = 0;
-        for (int64_t i = 0; i < D; i++) {
-            f->ctx[i] += (double)x[t * D + i];
-            double mean = f->ctx[i] * inv;
-            c[i] = (float)mean;
-            sq += mean * mean;
-        }
-        float scale = (float)(1 / sqrt(sq / (double)D + 1e-6));
-        for (int64_t i = 0; i < D; i++)
-            c[i] *= scale;
-    }
-}
-
 void feat_summaries(struct feat *f, const struct attn_call *c, int64_t g)
 {
     int64_t d = f->d.dim, r = f->d.summary, G = f->d.kv_heads;

@@ -62,10 +62,6 @@ int64_t feat_base_rows(int64_t n);
 void feat_bases(const struct attn_shape *s, struct feat *f, int64_t pos, int64_t n, float *base);
 void feat_rotation(const struct feat *f, const float *base, int64_t pos, int64_t t, float *cs, float *sn);
 
-/* ctx (n, D): the running mean of x up to each token, divided by its root mean square (+ 1e-6).
- * ctx NULL: x is remembered, nothing is given out. */
-void feat_context(struct feat *f, const float *x, int64_t pos, int64_t n, float *ctx);
-
 /* Sums rotated keys and values of KV head g into its summaries. */
 void feat_summaries(struct feat *f, const struct attn_call *c, int64_t g);
 

@@ -181,38 +181,6 @@ static void store_blocks(struct sparse_run *r, int64_t g, int64_t J0, int64_t n)
     }
 }
 
-static float larger(float a, float b)
-{
-    return a > b ? a : b;
-}
-
-static float smaller(float a, float b)
-{
-    return a < b ? a : b;
-}
-
-/* Adds n keys, rows at a distance of stride, to the sum, maximum and minimum of the open block: four at a time, in order. */
-static void pool_keys(float *restrict open, int64_t d, const float *restrict keys, int64_t stride, int64_t n)
-{
-    float *restrict hi = open + d, *restrict lo = hi + d;
-    int64_t j = 0;
-    for (; j + 4 <= n; j += 4) {
-        const float *a = keys + j * stride, *b = a + stride, *c = b + stride, *e = c + stride;
-        for (int64_t x = 0; x < d; x++) {
-            open[x] = open[x] + a[x] + b[x] + c[x] + e[x];
-            hi[x] = larger(e[x], larger(c[x], larger(b[x], larger(a[x], hi[x]))));
-            lo[x] = smaller(e[x], smaller(c[x], smaller(b[x], smaller(a[x], lo[x]))));
-        }
-    }
-    for (; j < n; j++)
-        for (int64_t x = 0; x < d; x++) {
-            float k = keys[j * stride + x];
-            open[x] += k;
-            hi[x] = larger(k, hi[x]);
-            lo[x] = smaller(k, lo[x]);
-        }
-}
-
 /* Pools KV head g's keys of the chunk block by block. */
 static void pool_head(struct sparse_run *r, int64_t g)
 {
@@ -225,7 +193,10 @@ static void pool_head(struct sparse_run *r, int64_t g)
         int64_t m = min64(B - t % B, end - t);
         for (int64_t x = 0; x < d->dim && t % B == 0; x++)
             open[x] = 0, open[d->dim + x] = -INFINITY, open[2 * d->dim + x] = INFINITY;
-        pool_keys(open, d->dim, keys + ((t - c->pos) * d->kv_heads + g) * d->dim, d->kv_heads * d->dim, m);
+        struct kern_pool pool = {.rows = m, .dim = d->dim, .ldx = d->kv_heads * d->dim, .sum = open, .max = open + d->dim};
+        pool.min = pool.max + d->dim;
+        pool.x = keys + ((t - c->pos) * d->kv_heads + g) * d->dim;
+        c->kern->pool_rows(&pool);
         t += m;
         if (t % B == 0) {
             float *p = r->pooled + (g * FEAT_GROUP + n++) * 3 * d->dim;

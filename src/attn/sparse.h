@@ -51,8 +51,8 @@ struct sparse_run { /* one call, prepared */
     int64_t tile, slice;         /* tokens of a tile, heads of a unit that go through a kernel tile together */
     int64_t first;               /* of the chunk's tokens: those before it keep everything and need no query */
     float *u, *rho;              /* (units, n - first, e) rotated queries of the others; (units, n - first) */
-    float *ctx;                  /* (some, D): of the tokens from ctx0 on that are being worked on; NULL: none */
-    int64_t ctx0;
+    float *ctx, *square;         /* (ctx_room, D): of the tokens from ctx0 on that are being worked on; NULL: none; their squares */
+    int64_t ctx0, ctx_room;
     float *base;         /* rotation tables of the chunk */
     float *pooled, *vec; /* (G, 16, 3, d); (G, 16, e) */
     float inv_sqrt_dim;

@@ -124,6 +124,54 @@ static void the_k_largest_are_those_of_a_plain_sort(void)
     }
 }
 
+static void running_means_equal_plain_ones_in_any_pieces(void)
+{
+    static double sum[3][MOST];
+    static float square[3][MOST];
+    for (int round = 0; round < 200; round++) {
+        int64_t rows = round % 23, dim = 1 + round * 7 % 131, ldx = dim + round % 3, before = round % 4 * 1000, first = rows / 3;
+        size_t later = (size_t)((rows - first) * ldx) * sizeof(float);
+        fill(x, rows * ldx), fill(got, rows * ldx + 64);
+        memcpy(want, got, sizeof got), memcpy(alone, got, sizeof alone);
+        for (int64_t i = 0; i < dim; i++)
+            sum[0][i] = sum[1][i] = sum[2][i] = (double)before * uniform();
+        struct kern_mean c = {rows, dim, ldx, before, x, sum[0], got, square[0]};
+        kern.running_mean(&c);
+        c.sum = sum[1], c.y = want, c.square = square[1];
+        ref.running_mean(&c);
+        for (int64_t i = 0; i < rows * ldx + 64; i++) /* means of at most 1, rounded once more or less; others left alone */
+            T_NEAR(got[i], want[i], i % ldx < dim && i < rows * ldx ? 1.2e-7 : 0);
+        for (int64_t r = 0; r < rows; r++)
+            T_NEAR(square[0][r], square[1][r], 2e-7 * (double)dim);
+        c = (struct kern_mean){first, dim, ldx, before, x, sum[2], round % 2 ? alone : NULL, round % 2 ? square[2] : NULL};
+        kern.running_mean(&c);
+        c = (struct kern_mean){rows - first,     dim, ldx, before + first, x + first * ldx, sum[2], alone + first * ldx,
+                               square[2] + first};
+        kern.running_mean(&c);
+        T_CHECK(memcmp(sum[0], sum[1], sizeof *sum) == 0 && memcmp(sum[0], sum[2], sizeof *sum) == 0);
+        T_CHECK(memcmp(alone + first * ldx, got + first * ldx, later) == 0);
+        T_CHECK(memcmp(square[0] + first, square[2] + first, (size_t)(rows - first) * sizeof(float)) == 0);
+    }
+}
+
+static void pools_equal_plain_ones(void)
+{
+    for (int round = 0; round < 200; round++) {
+        int64_t rows = round % 19, dim = 1 + round * 7 % 131, ldx = dim + round % 4;
+        fill(x, rows * ldx + 1);
+        if (round % 5 == 0 && rows)
+            x[round % (rows * ldx)] = NAN;
+        for (int64_t i = 0; i < 4 * MOST; i++)
+            got[i] = want[i] = i < MOST ? 0 : i < 2 * MOST ? -INFINITY : INFINITY;
+        struct kern_pool c = {.rows = rows, .dim = dim, .ldx = ldx, .x = x, .sum = got, .max = got + MOST, .min = got + 2 * MOST};
+        kern.pool_rows(&c);
+        c.sum = want, c.max = want + MOST, c.min = want + 2 * MOST;
+        ref.pool_rows(&c);
+        for (int64_t i = 0; i < 4 * MOST; i++)
+            T_CHECK(got[i] == want[i] || (isnan(got[i]) && isnan(want[i])));
+    }
+}
+
 int main(int argc, char **argv)
 {
     t_start(&argc, &argv);
@@ -132,5 +180,7 @@ int main(int argc, char **argv)
     T_RUN(products_of_rows_equal_plain_ones);
     T_RUN(scores_of_blocks_equal_plain_ones);
     T_RUN(the_k_largest_are_those_of_a_plain_sort);
+    T_RUN(running_means_equal_plain_ones_in_any_pieces);
+    T_RUN(pools_equal_plain_ones);
     return t_done();
 }
