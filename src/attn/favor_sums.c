@@ -47,7 +47,7 @@ size_t favor_lane_cut(struct favor_lane *w, unsigned char *base, const struct fa
     w->x = take(base, &at, FAVOR_OPEN * z->d, sizeof(float));
     w->a = take(base, &at, FAVOR_OPEN * z->M, sizeof(float));
     w->p = take(base, &at, FAVOR_OPEN * z->M, sizeof(float));
-    w->tri = take(base, &at, FAVOR_OPEN * FAVOR_OPEN, sizeof(float));
+    w->tri = take(base, &at, (int64_t)FAVOR_OPEN * FAVOR_OPEN, sizeof(float));
     w->o = take(base, &at, FAVOR_OPEN * z->d, sizeof(float));
     w->shift = take(base, &at, FAVOR_OPEN, sizeof(float));
     return at;

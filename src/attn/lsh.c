@@ -396,7 +396,7 @@ struct lsh_group lsh_group_of(const struct lsh_part *t, const struct lsh_lane *w
     int64_t heads = t->l->H / t->l->K;
     if (t->n < LSH_GROUP / 4 || heads > w->queries)
         heads = 1;
-    int64_t n = min64(LSH_GROUP, max64(16, (t->n * t->l->H / heads + 2 * threads - 1) / (2 * threads)));
+    int64_t n = min64(LSH_GROUP, max64(16, (t->n * t->l->H / heads + 2 * (int64_t)threads - 1) / (2 * (int64_t)threads)));
     return (struct lsh_group){.n = max64(1, min64(n, w->queries / heads)), .heads = heads};
 }
 

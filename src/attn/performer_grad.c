@@ -10,7 +10,10 @@
  *
  * Shifts: phi(k_j) = Pk_j e^(b_j), and D_t is kept as den_t e^(c_t), c_t = max b_j, j <= t (attn/performer.c). c_t never falls, so
  * R and y are kept times e^(c) with the c of their first token: on the way back they are only scaled down, and what a key takes
- * from them has the factor e^(b_j - c) <= 1. */
+ * from them has the factor e^(b_j - c) <= 1.
+ *
+ * A thread takes a KV head with its query heads; where there are more threads, some of its query heads, and what these give to
+ * keys and values is added up in their order. */
 #include "attn/performer_grad.h"
 
 #include <float.h>
@@ -27,6 +30,7 @@ enum { OPEN = FAVOR_OPEN };
 
 struct room { /* one thread's, of one KV head */
     struct favor_lane w;
+    struct favor_head h;
     float *kp, *kx, *vt;    /* (64, M) features of keys, (64, d) scaled keys, (d, 64) values */
     float *decay;           /* (64, 64) e^(b_j - c_t) of keys j <= t, else 0 */
     float *e, *g;           /* (64, 64) e_tj with the keys' factor, (64, M) gradients of exponents */
@@ -39,14 +43,17 @@ struct retrace { /* what all threads share */
     struct attn_grad *a;
     struct favor_state st;
     struct favor_sizes z;
-    float *wt; /* (m, d) directions */
-    int64_t group, n;
+    float *wt;                /* (m, d) directions */
+    int64_t group, n, slices; /* query heads of a KV head; tokens; threads of a KV head */
+    float *more;              /* (G, slices - 1, 2, n, d) dk and dv of all slices but the first */
 };
 
 struct part {
     struct favor_part t;
     struct favor_head h;
-    int64_t g; /* KV head */
+    int64_t g, head0, heads; /* KV head, its query heads at hand */
+    float *dk, *dv;          /* rows with a stride of ld */
+    int64_t ld;
     float root;
 };
 
@@ -65,13 +72,22 @@ static float *take(unsigned char *base, size_t *at, int64_t n)
 static size_t room_cut(struct room *r, unsigned char *base, const struct favor_sizes *z, const int64_t n_group[2])
 {
     size_t at = favor_lane_cut(&r->w, base, z);
+    at += favor_head_cut(&r->h, base ? base + at : NULL, z);
     int64_t n = n_group[0], rows = n * n_group[1];
     r->kp = take(base, &at, OPEN * z->M), r->kx = take(base, &at, OPEN * z->d), r->vt = take(base, &at, OPEN * z->d);
-    r->decay = take(base, &at, OPEN * OPEN), r->e = take(base, &at, OPEN * OPEN), r->g = take(base, &at, OPEN * z->M);
+    r->decay = take(base, &at, (int64_t)OPEN * OPEN), r->e = take(base, &at, (int64_t)OPEN * OPEN),
+    r->g = take(base, &at, OPEN * z->M);
     r->turned = take(base, &at, z->d * z->M), r->R = take(base, &at, z->M * z->d), r->y = take(base, &at, z->M);
     r->top = take(base, &at, n), r->inv = take(base, &at, rows), r->dot = take(base, &at, rows);
     r->dk = take(base, &at, OPEN * z->d), r->dv = take(base, &at, OPEN * z->d);
     return at;
+}
+
+/* Threads that share a KV head, each with some of its query heads. */
+static int64_t slices_of(const struct attn_shape *s)
+{
+    int64_t per = omp_get_max_threads() / s->kv_heads;
+    return per < 1 ? 1 : min64(per, s->heads / s->kv_heads);
 }
 
 size_t performer_backward_bytes(const void *opts, const struct attn_shape *s, int64_t n)
@@ -80,7 +96,7 @@ size_t performer_backward_bytes(const void *opts, const struct attn_shape *s, in
     struct room r;
     size_t each = room_cut(&r, NULL, &z, (const int64_t[2]){n, s->heads / s->kv_heads});
     return arena_bytes(omp_get_max_threads(), each) + arena_bytes(s->dim * s->dim, sizeof(double)) +
-           arena_bytes(z.m * z.d, sizeof(float));
+           arena_bytes(z.m * z.d, sizeof(float)) + arena_bytes((slices_of(s) - 1) * s->kv_heads * 2 * n * z.d + 1, sizeof(float));
 }
 
 /* c (m, n; ldc) (+)= a b, a transposed if so: its column s is then its row. */
@@ -130,7 +146,7 @@ static void load_keys(struct part *p, struct room *r, bool forward)
 static void scores_grad(const struct retrace *a, const struct part *p, struct room *r, int64_t head)
 {
     const struct favor_part *t = &p->t;
-    int64_t H = t->c->shape->heads, d = t->z.d, at = head % a->group * a->n + t->i;
+    int64_t H = t->c->shape->heads, d = t->z.d, at = (head - p->head0) * a->n + t->i;
     const float *dout = a->a->dout + (t->i * H + head) * d;
     multiply(t->c->kern, &(struct product){t->n, OPEN, d, H * d, OPEN, OPEN, dout, r->vt, r->e, false, false});
     for (int64_t x = 0; x < t->n; x++)
@@ -157,7 +173,7 @@ static void through_directions(const struct retrace *a, const struct part *p, st
 static void note(const struct retrace *a, const struct part *p, struct room *r, int64_t head, const struct favor_rows *rows)
 {
     const struct favor_part *t = &p->t;
-    int64_t H = t->c->shape->heads, d = t->z.d, at = head % a->group * a->n + t->i;
+    int64_t H = t->c->shape->heads, d = t->z.d, at = (head - p->head0) * a->n + t->i;
     for (int64_t x = 0; x < t->n; x++) {
         int64_t row = ((t->i + x) * H + head) * d;
         r->inv[at + x] = rows->den[x] >= FLT_MIN ? 1 / rows->den[x] : 0; /* a row that sees nothing has no gradient */
@@ -169,7 +185,7 @@ static void query_grad(const struct retrace *a, const struct part *p, struct roo
 {
     const struct favor_part *t = &p->t;
     const struct kern_table *k = t->c->kern;
-    int64_t H = t->c->shape->heads, d = t->z.d, M = t->z.M, at = head % a->group * a->n + t->i, row = (t->i * H + head) * d;
+    int64_t H = t->c->shape->heads, d = t->z.d, M = t->z.M, at = (head - p->head0) * a->n + t->i, row = (t->i * H + head) * d;
     struct favor_rows rows;
     favor_weights(t, &r->w, head, &p->h, &rows);
     note(a, p, r, head, &rows);
@@ -209,7 +225,7 @@ static void from_own(const struct retrace *a, const struct part *p, struct room 
 {
     const struct favor_part *t = &p->t;
     const struct kern_table *k = t->c->kern;
-    int64_t H = t->c->shape->heads, d = t->z.d, M = t->z.M, at = head % a->group * a->n + t->i, row = (t->i * H + head) * d;
+    int64_t H = t->c->shape->heads, d = t->z.d, M = t->z.M, at = (head - p->head0) * a->n + t->i, row = (t->i * H + head) * d;
     float half[OPEN];
     favor_features(t, &r->w, t->c->q + row, H * d, half);
     k->rows_matmul(&(struct kern_rows){t->n, M, OPEN, r->w.p, p->h.pk, M, r->w.tri, OPEN, false});
@@ -230,7 +246,7 @@ static void key_grad(const struct retrace *a, struct part *p, struct room *r)
 {
     const struct favor_part *t = &p->t;
     const struct kern_table *k = t->c->kern;
-    int64_t G = t->c->shape->kv_heads, d = t->z.d, M = t->z.M;
+    int64_t d = t->z.d, M = t->z.M;
     bool last = t->i + t->n == a->n;
     float c = r->top[t->i], later = last ? c : r->top[t->i + t->n];
     load_keys(p, r, false);
@@ -242,7 +258,7 @@ static void key_grad(const struct retrace *a, struct part *p, struct room *r)
     }
     k->scale(r->R, expf(c - later), M * d);
     k->scale(r->y, expf(c - later), M);
-    for (int64_t head = p->g * a->group; head < (p->g + 1) * a->group; head++)
+    for (int64_t head = p->head0; head < p->head0 + p->heads; head++)
         from_own(a, p, r, head, c);
     for (int64_t j = 0; j < t->n; j++) {
         float sum = 0;
@@ -255,27 +271,42 @@ static void key_grad(const struct retrace *a, struct part *p, struct room *r)
     through_directions(a, p, r, r->dk, d);
     k->add(r->dk, r->kx, t->n * d);
     for (int64_t j = 0; j < t->n; j++) {
-        int64_t to = ((t->i + j) * G + p->g) * d;
-        memcpy(a->a->dk + to, r->dk + j * d, (size_t)d * sizeof(float));
-        memcpy(a->a->dv + to, r->dv + j * d, (size_t)d * sizeof(float));
+        int64_t to = (t->i + j) * p->ld;
+        memcpy(p->dk + to, r->dk + j * d, (size_t)d * sizeof(float));
+        memcpy(p->dv + to, r->dv + j * d, (size_t)d * sizeof(float));
     }
 }
 
 /* ---- a call ---- */
 
-static void one_head(const struct retrace *a, struct room *r, int64_t g)
+static float *more(const struct retrace *a, int64_t g, int64_t slice)
+{
+    return a->more + (g * (a->slices - 1) + slice - 1) * 2 * a->n * a->z.d;
+}
+
+static struct part part_of(const struct retrace *a, const struct room *r, int64_t g, int64_t slice)
 {
     const struct attn_call *c = a->a->call;
-    struct part p = {.t = {.c = c, .st = &a->st, .z = a->z}, .g = g, .root = sqrtf(c->shape->scale)};
+    int64_t from = slice * a->group / a->slices, to = (slice + 1) * a->group / a->slices, d = a->z.d;
+    struct part p = {.t = {.c = c, .st = &a->st, .z = a->z}, .h = r->h, .g = g, .root = sqrtf(c->shape->scale)};
+    p.head0 = g * a->group + from, p.heads = to - from;
+    p.dk = slice ? more(a, g, slice) : a->a->dk + g * d;
+    p.dv = slice ? more(a, g, slice) + a->n * d : a->a->dv + g * d;
+    p.ld = slice ? d : c->shape->kv_heads * d;
+    return p;
+}
+
+static void one_slice(const struct retrace *a, struct room *r, int64_t g, int64_t slice)
+{
+    struct part p = part_of(a, r, g, slice);
     struct favor_part *t = &p.t;
-    struct favor_head h0;
-    size_t each = favor_head_cut(&h0, NULL, &a->z);
-    favor_head_cut(&p.h, a->st.heads + (size_t)g * each, &a->z);
+    memset(p.h.sum, 0, (size_t)(a->z.M * a->z.d) * sizeof(float));
+    memset(p.h.z, 0, (size_t)a->z.M * sizeof(float));
     for (t->i = 0; t->i < a->n; t->i += t->n) {
         t->n = min64(OPEN, a->n - t->i);
         load_keys(&p, r, true);
         turn(r->turned, p.h.sum, a->z.M, a->z.d);
-        for (int64_t head = g * a->group; head < (g + 1) * a->group; head++)
+        for (int64_t head = p.head0; head < p.head0 + p.heads; head++)
             query_grad(a, &p, r, head);
         if (t->n == OPEN)
             favor_close(t, &p.h, t->i == 0);
@@ -286,12 +317,35 @@ static void one_head(const struct retrace *a, struct room *r, int64_t g)
     }
 }
 
+/* Slices dealt out, then added up. */
+static void all_slices(const struct retrace *a, unsigned char *rooms, size_t each, int threads)
+{
+    int64_t G = a->a->call->shape->kv_heads, d = a->z.d;
+    const struct kern_table *k = a->a->call->kern;
+#pragma omp parallel num_threads(threads) if (threads > 1 && G * a->slices > 1)
+    {
+        struct room r;
+        room_cut(&r, rooms + (size_t)omp_get_thread_num() * each, &a->z, (const int64_t[2]){a->n, a->group});
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t item = 0; item < G * a->slices; item++)
+            one_slice(a, &r, item / a->slices, item % a->slices);
+#pragma omp for schedule(static)
+        for (int64_t t = 0; t < a->n; t++)
+            for (int64_t at = 0; at < G * (a->slices - 1); at++) {
+                int64_t g = at / (a->slices - 1), to = (t * G + g) * d;
+                const float *from = more(a, g, at % (a->slices - 1) + 1) + t * d;
+                k->add(a->a->dk + to, from, d);
+                k->add(a->a->dv + to, from + a->n * d, d);
+            }
+    }
+}
+
 int performer_backward(struct attn_grad *g)
 {
     struct attn_call *c = g->call;
     const struct attn_shape *s = c->shape;
     const struct favor_opts *o = c->opts;
-    struct retrace a = {.a = g, .z = favor_sizes_of(o, s), .group = s->heads / s->kv_heads, .n = c->n};
+    struct retrace a = {.a = g, .z = favor_sizes_of(o, s), .group = s->heads / s->kv_heads, .n = c->n, .slices = slices_of(s)};
     struct room r0;
     int threads = omp_get_max_threads();
     const int64_t n_group[2] = {c->n, a.group};
@@ -299,18 +353,12 @@ int performer_backward(struct attn_grad *g)
     favor_state_cut(&a.st, c->state, &a.z);
     double *work = ARENA_NEW(c->step, s->dim * s->dim, double);
     a.wt = work ? ARENA_NEW(c->step, a.z.m * a.z.d, float) : NULL;
-    unsigned char *rooms = a.wt ? arena_alloc(c->step, threads, each) : NULL;
+    a.more = a.wt ? ARENA_NEW(c->step, (a.slices - 1) * s->kv_heads * 2 * a.n * a.z.d + 1, float) : NULL;
+    unsigned char *rooms = a.more ? arena_alloc(c->step, threads, each) : NULL;
     if (rooms) {
         favor_draw(&(struct favor_draw){a.z.m, a.z.d, (uint64_t)o->seed, (uint64_t)s->layer, o->norm == 1}, a.st.w, work);
         turn(a.wt, a.st.w, a.z.d, a.z.m);
-#pragma omp parallel num_threads(threads) if (threads > 1 && s->kv_heads > 1)
-        {
-            struct room r;
-            room_cut(&r, rooms + (size_t)omp_get_thread_num() * each, &a.z, n_group);
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t head = 0; head < s->kv_heads; head++)
-                one_head(&a, &r, head);
-        }
+        all_slices(&a, rooms, each, threads);
     }
     arena_release(c->step, mark);
     return rooms ? ERR_OK : ERR_NOMEM;

@@ -304,13 +304,15 @@ static void threads_only_change_the_order_of_sums(void)
     static float once_q[Q], once_k[KV];
     for (int i = 0; i < 2; i++) {
         first_case(i);
-        for (int threads = 1; threads <= 3; threads++) {
-            double worst = 0;
+        for (int threads = 1; threads <= 7; threads += 2) { /* of three heads that share a key head, too */
+            double worst = 0, most = 0;
             omp_set_num_threads(threads);
             run(base_isa());
-            for (int64_t x = 0; threads > 1 && x < KV; x++)
-                worst = fmax(worst, fabs((double)dk[x] - (double)once_k[x]));
-            T_NEAR(worst, 0, 1e-5);
+            for (int64_t x = 0; x < KV; x++) {
+                most = fmax(most, fabs((double)dk[x]));
+                worst = fmax(worst, threads > 1 ? fabs((double)dk[x] - (double)once_k[x]) : 0);
+            }
+            T_CHECK(worst <= 1e-5 * most);
             T_CHECK(threads == 1 || !memcmp(dq, once_q, sizeof dq));
             memcpy(once_q, dq, sizeof dq), memcpy(once_k, dk, sizeof dk);
             run(base_isa());
