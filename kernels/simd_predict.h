@@ -171,11 +171,16 @@ static int32_t next_guess(const struct bracket *b, int step)
     return mid <= b->lo ? b->lo + 1 : mid;
 }
 
-/* first: where to look first and second, each if it lies inside */
-static struct limit search(const float *s, int64_t n, int64_t k, struct bracket b, const float first[2])
+/* Where the limit is likely to be, and how far off; NaN: not known. */
+struct near {
+    float value, off;
+};
+
+static struct limit search(const float *s, int64_t n, int64_t k, struct bracket b, struct near at)
 {
+    int32_t first = order_of(at.value);
     for (int step = 0; (int64_t)b.hi - b.lo > 1; step++) {
-        int32_t mid = step < 2 ? order_of(first[step]) : 0;
+        int32_t mid = step == 0 ? first : step == 1 ? order_of(b.lo == first ? at.value + at.off : at.value - at.off) : 0;
         if (step >= 2 || mid <= b.lo || mid >= b.hi)
             mid = next_guess(&b, step);
         int64_t c = count_from(s, n, float_of(mid));
@@ -196,9 +201,8 @@ static struct limit search(const float *s, int64_t n, int64_t k, struct bracket 
 }
 
 /* 1 <= k < n */
-static struct limit limit_of(const float *s, int64_t n, int64_t k)
+static struct limit limit_of(const float *s, int64_t n, int64_t k, struct near at)
 {
-    static const float none[2] = {-INFINITY, -INFINITY};
     float top, low; /* of those above -INFINITY */
     range_of(s, n, &low, &top);
     int64_t c = top == -INFINITY ? 0 : count_from(s, n, low);
@@ -207,7 +211,7 @@ static struct limit limit_of(const float *s, int64_t n, int64_t k)
     if (c == k)
         return (struct limit){low, k, true};
     struct bracket b = {.lo = order_of(low), .hi = order_of(top) + 1, .over = (float)(c - k), .under = (float)k};
-    return search(s, n, k, b, none);
+    return search(s, n, k, b, at);
 }
 
 /* Appends those taken of n numbers: at[i] (NULL: i itself) goes to idx. All that reach the limit, of equal ones the first. */
@@ -271,7 +275,7 @@ static int64_t collect(const float *s, int64_t n, float least, float *work, int6
     return few;
 }
 
-/* Of the few numbers, all of which reach least, the limit is likely to be `value`. */
+/* Of the few numbers, all of which reach least. */
 static struct limit limit_near(const float *s, int64_t few, int64_t k, float least, float value)
 {
     if (few == k)
@@ -280,8 +284,7 @@ static struct limit limit_near(const float *s, int64_t few, int64_t k, float lea
     for (int64_t i = 0; i < few; i += W)
         hi = vmax(load_upto(s, i, few), hi);
     struct bracket b = {.lo = order_of(least), .hi = order_of(vtop(hi)) + 1, .over = (float)(few - k), .under = (float)k};
-    float first[2] = {value, least + 2 * (value - least)};
-    return search(s, few, k, b, first);
+    return search(s, few, k, b, (struct near){value, value - least});
 }
 
 /* The least of what the next row is to collect: a quarter more than k. */
@@ -333,20 +336,21 @@ static int64_t topk(const float *s, int64_t n, int64_t k, int32_t *idx, float *w
             idx[i] = (int32_t)i;
         return n;
     }
-    bool few = guess && n >= 3 * k && n >= 4 * W;
-    struct moments m = {0, 0};
-    if (few) {
+    struct moments m = {NAN, NAN};
+    struct near at = {NAN, NAN};
+    if (guess && n >= 2 * W) {
         m = moments_of(s, n);
-        if (guess->margin > 0 && topk_guessed(s, n, k, idx, work, m, guess))
+        if (guess->margin > 0 && n >= 3 * k && topk_guessed(s, n, k, idx, work, m, guess))
             return k;
+        at = (struct near){m.mean + guess->limit * m.std, 0.1F * m.std};
     }
-    struct limit t = limit_of(s, n, k);
+    struct limit t = limit_of(s, n, k, at);
     if (t.exact)
         take_exact(s, NULL, n, &t, k, idx, work);
     else
         take_from(s, NULL, n, &t, k, idx);
-    if (few)
-        *guess = m.std > 0 ? (struct kern_guess){(t.value - m.mean) / m.std, 0.15F} : (struct kern_guess){0, 0};
+    if (m.std > 0)
+        *guess = (struct kern_guess){(t.value - m.mean) / m.std, 0.15F};
     return k;
 }
 

@@ -75,6 +75,12 @@ static void query(const struct sparse_run *r, int64_t unit, int64_t i, int64_t n
         learned(r, unit, n, u, rho);
 }
 
+static void raise(float *s, int64_t n, float by)
+{
+    for (int64_t i = 0; i < n; i++)
+        s[i] += by;
+}
+
 /* Distance bias: constant over each bucket, nearest block first. */
 static void bias(const struct sparse_run *r, int64_t unit, const struct select_set *set, float *s)
 {
@@ -86,8 +92,8 @@ static void bias(const struct sparse_run *r, int64_t unit, const struct select_s
         int64_t b = gate_bucket(set->own - J, buckets);
         int64_t far = b == buckets - 1 ? INT64_MAX : b < 2 ? b : ((int64_t)1 << b) - 1; /* the bucket's largest distance */
         int64_t to = far > set->own - set->lo ? set->lo : set->own - far;
-        for (; J >= to; J--)
-            s[J - set->lo] += dist[b];
+        raise(s + to - set->lo, J - to + 1, dist[b]);
+        J = to - 1;
     }
 }
 

@@ -111,13 +111,15 @@ int64_t select_count(const struct select_set *set, const struct select_rule *r, 
     return max64(0, min64(k, set->most));
 }
 
-int64_t select_list(const struct select_set *set, const int32_t *chosen, int64_t n, int32_t *list)
+int64_t select_list(const struct select_set *set, const int32_t *restrict chosen, int64_t n, int32_t *restrict list)
 {
     int64_t m = 0;
+    int32_t lo = (int32_t)set->lo;
     if (set->sink)
         list[m++] = 0;
     for (int64_t i = 0; i < n; i++)
-        list[m++] = (int32_t)(set->lo + chosen[i]);
+        list[m + i] = lo + chosen[i];
+    m += n;
     for (int64_t j = set->hi; j <= set->own; j++)
         list[m++] = (int32_t)j;
     return m;

@@ -96,11 +96,13 @@ static size_t lane_cut(struct sparse_lane *w, unsigned char *base, const struct 
     w->kern = take(base, &at, (int64_t)kern_tile_scratch(R, d), 1);
     w->scores = take(base, &at, T * w->ld, sizeof(float));
     w->work = take(base, &at, w->ld + 64, sizeof(float));
-    w->set = take(base, &at, T, sizeof *w->set);
     w->chosen = take(base, &at, nb, sizeof(int32_t));
-    w->list = take(base, &at, T * max64(nb, nk), sizeof(int32_t));
     w->block = take(base, &at, max64(nb, nk), sizeof(int32_t));
-    w->ptr = take(base, &at, T + 1, sizeof(int64_t));
+    for (int i = 0; i < SPARSE_AHEAD; i++) {
+        w->tile[i].set = take(base, &at, T, sizeof(struct select_set));
+        w->tile[i].list = take(base, &at, T * max64(nb, nk), sizeof(int32_t));
+        w->tile[i].ptr = take(base, &at, T + 1, sizeof(int64_t));
+    }
     w->mask = take(base, &at, nk, sizeof(uint64_t));
     w->mark = take(base, &at, nb, 1);
     w->sampled = take(base, &at, sparsity_room(tokens, d), sizeof(float));
@@ -250,19 +252,71 @@ static void sample(const struct sparse_run *r, struct sparse_lane *w, int64_t un
 {
     const struct attn_shape *shape = r->c->shape;
     for (int64_t i = 0; i < n; i++) {
-        if (!sparsity_wants(r->c, w->set[i].token))
+        if (!sparsity_wants(r->c, w->at->set[i].token))
             continue;
-        struct sparsity_row x = {.token = w->set[i].token, .size = sparse_piece(r->o)};
+        struct sparsity_row x = {.token = w->at->set[i].token, .size = sparse_piece(r->o)};
         x.kv_head = unit * r->heads / (shape->heads / shape->kv_heads);
         x.from = r->rule.window > 0 ? max64(0, x.token + 1 - r->rule.window) : 0;
         x.how = w->how == SPARSE_DENSE ? SPARSITY_DENSE : w->how == SPARSE_BLOCKS ? SPARSITY_BLOCKS : SPARSITY_GATHER;
-        if (w->some) {
-            x.list = w->list + w->ptr[i];
-            x.n = w->ptr[i + 1] - w->ptr[i];
+        if (w->at->some) {
+            x.list = w->at->list + w->at->ptr[i];
+            x.n = w->at->ptr[i + 1] - w->at->ptr[i];
         }
         for (x.head = unit * r->heads; x.head < (unit + 1) * r->heads; x.head++)
             sparsity_row(r->c, &x, w->sampled);
     }
+}
+
+/* Tiles tile .. tile-n+1 of a unit, n <= SPARSE_AHEAD: all choose, then all attend. */
+static void some_tiles(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t tile, int64_t n)
+{
+    const struct attn_call *c = r->c;
+    for (int step = 0; step < 2; step++)
+        for (int64_t x = 0; x < n; x++) {
+            int64_t from = max64((tile - x) * r->tile, c->pos), to = min64((tile - x + 1) * r->tile, c->pos + c->n);
+            w->at = &w->tile[x];
+            if (step == 0) {
+                sparse_choose(r, w, unit, from - c->pos, to - from);
+                continue;
+            }
+            sparse_attend(r, w, unit, from - c->pos, to - from);
+            sample(r, w, unit, to - from);
+        }
+}
+
+/* Neighbouring tiles of a unit share blocks, and so the cache: a thread takes some at a time, the latest first. */
+static void all_tiles(struct sparse_run *r, unsigned char *lanes, size_t lane, int threads)
+{
+    struct attn_call *c = r->c;
+    int64_t t0 = c->pos / r->tile, tiles = (c->pos + c->n - 1) / r->tile - t0 + 1;
+    int64_t each = max64(1, min64(SPARSE_AHEAD, tiles * r->units / (8 * threads))), parts = (tiles + each - 1) / each;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        struct sparse_lane w;
+        lane_cut(&w, lanes + (size_t)omp_get_thread_num() * lane, r, c->pos + c->n);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t item = 0; item < parts * r->units; item++) {
+            int64_t left = tiles - item % parts * each;
+            some_tiles(r, &w, item / parts, t0 + left - 1, min64(each, left));
+        }
+#pragma omp critical(sparse_stats)
+        if (c->stats)
+            add_stats(c->stats, &w.stats, threads);
+    }
+}
+
+static int check_gates(const struct sparse_run *r)
+{
+    const struct attn_call *c = r->c;
+    int rc = gate_check(c->params, c->shape);
+    if (rc)
+        return rc;
+    if (c->params->width != r->f.d.width ||
+        (c->params->units == c->params->kv_heads) != (r->heads == c->shape->heads / c->shape->kv_heads))
+        return err_set(ERR_ARG, "the gates have width %lld and %lld units; the method's options say width %lld and %s",
+                       (long long)c->params->width, (long long)c->params->units, (long long)r->f.d.width,
+                       r->o->unit == SPARSE_HEAD ? "a set for each query head" : "a set for each key/value head");
+    return ERR_OK;
 }
 
 int sparse_run(struct attn_call *c, const struct sparse_ops *ops)
@@ -270,47 +324,23 @@ int sparse_run(struct attn_call *c, const struct sparse_ops *ops)
     struct sparse_run r;
     struct sparse_lane first;
     prepare(&r, c, ops);
-    if (c->params && ops->context) {
-        int rc = gate_check(c->params, c->shape);
-        if (rc)
-            return rc;
-        if (c->params->width != r.f.d.width ||
-            (c->params->units == c->params->kv_heads) != (r.heads == c->shape->heads / c->shape->kv_heads))
-            return err_set(ERR_ARG, "the gates have width %lld and %lld units; the method's options say width %lld and %s",
-                           (long long)c->params->width, (long long)c->params->units, (long long)r.f.d.width,
-                           r.o->unit == SPARSE_HEAD ? "a set for each query head" : "a set for each key/value head");
-    }
+    int rc = c->params && ops->context ? check_gates(&r) : ERR_OK;
+    if (rc)
+        return rc;
     struct feat_dims d = r.f.d;
     feat_view(&r.f, &d, c->state);
     size_t mark = arena_mark(c->step), lane = lane_cut(&first, NULL, &r, c->pos + c->n);
-    int64_t t0 = c->pos / r.tile, tiles = (c->pos + c->n - 1) / r.tile - t0 + 1, items = tiles * r.units;
+    int64_t tiles = (c->pos + c->n - 1) / r.tile - c->pos / r.tile + 1;
     /* As if nothing was left out: choosing costs as well. */
-    int threads = attn_threads((double)(c->n * (c->pos + c->n) * c->shape->heads * c->shape->dim), items);
+    int threads = attn_threads((double)(c->n * (c->pos + c->n) * c->shape->heads * c->shape->dim), tiles * r.units);
     double start = timer_now();
-    int rc = features(&r);
+    rc = features(&r);
     rc = rc ? rc : sparse_queries(&r);
     if (c->stats)
         c->stats->select_s += timer_now() - start;
-    int grab = (int)max64(1, min64(4, items / (8 * threads)));
     unsigned char *lanes = rc ? NULL : arena_alloc(c->step, threads, lane);
-    if (lanes) {
-#pragma omp parallel num_threads(threads) if (threads > 1)
-        {
-            struct sparse_lane w;
-            lane_cut(&w, lanes + (size_t)omp_get_thread_num() * lane, &r, c->pos + c->n);
-#pragma omp for schedule(dynamic, grab)
-            for (int64_t item = 0; item < items; item++) { /* neighbouring tiles of a unit share blocks, and so the cache */
-                int64_t unit = item / tiles, tile = t0 + tiles - 1 - item % tiles, from = max64(tile * r.tile, c->pos);
-                int64_t to = min64((tile + 1) * r.tile, c->pos + c->n);
-                sparse_choose(&r, &w, unit, from - c->pos, to - from);
-                sparse_attend(&r, &w, unit, from - c->pos, to - from);
-                sample(&r, &w, unit, to - from);
-            }
-#pragma omp critical(sparse_stats)
-            if (c->stats)
-                add_stats(c->stats, &w.stats, threads);
-        }
-    }
+    if (lanes)
+        all_tiles(&r, lanes, lane, threads);
     arena_release(c->step, mark);
     return rc ? rc : lanes ? ERR_OK : ERR_NOMEM;
 }

@@ -58,22 +58,29 @@ struct sparse_run { /* one call, prepared */
     float inv_sqrt_dim;
 };
 
+/* What the tokens of a tile chose. */
+struct sparse_choice {
+    struct select_set *set; /* (T,) */
+    int32_t *list;          /* lists of all tokens end to end */
+    int64_t *ptr;           /* (T + 1,) */
+    bool some;              /* a token of the tile has not kept everything: lists are filled */
+};
+enum { SPARSE_AHEAD = 4 }; /* tiles that choose, one after the other, while the blocks' vectors are in cache, before they attend */
+
 struct sparse_lane {            /* one thread's room; T tokens of a tile; nb blocks, nk pieces so far */
     float *q, *o, *m, *l, *lse; /* a kernel tile, see struct kern_tile */
     int64_t *begin, *end;
     void *kern;
-    float *scores, *work;           /* (T, ld); (ld + 64,) */
-    struct kern_guess guess;        /* of the last token */
-    int64_t ld, score0;             /* columns of scores; the block of column 0 */
-    struct select_set *set;         /* (T,) */
-    int32_t *chosen, *list, *block; /* (nb,); lists of all tokens end to end; (nk,) union */
-    int64_t *ptr;                   /* (T + 1,) */
-    uint64_t *mask;                 /* (nk,) */
-    unsigned char *mark;            /* (nb,) */
-    float *sampled;                 /* sparsity_room() */
+    float *scores, *work;                         /* (T, ld); (ld + 64,) */
+    struct kern_guess guess;                      /* of the last token */
+    int64_t ld, score0;                           /* columns of scores; the block of column 0 */
+    struct sparse_choice tile[SPARSE_AHEAD], *at; /* at: of the tile that is worked on */
+    int32_t *chosen, *block;                      /* (nb,); (nk,) union */
+    uint64_t *mask;                               /* (nk,) */
+    unsigned char *mark;                          /* (nb,) */
+    float *sampled;                               /* sparsity_room() */
     void *extra;
-    bool some; /* a token of the tile has not kept everything: lists are filled */
-    int how;   /* the tile's strategy, enum sparse_strategy */
+    int how; /* the tile's strategy, enum sparse_strategy */
     struct attn_stats stats;
 };
 

@@ -53,7 +53,7 @@ void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t un
     double start = timer_now();
     int64_t lo = INT64_MAX, hi = 0, at = 0;
     for (int64_t x = 0; x < n; x++) {
-        struct select_set *s = &w->set[x];
+        struct select_set *s = &w->at->set[x];
         select_sets(s, &r->rule, r->c->pos + i + x);
         if (!s->all) {
             lo = min64(lo, s->lo);
@@ -62,10 +62,10 @@ void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t un
     }
     if (hi > 0 && !r->ops->scores)
         products(r, w, unit, (struct sparse_span){i, n}, (struct sparse_span){lo, hi - lo});
-    w->ptr[0] = 0;
-    w->some = hi > 0;
-    for (int64_t x = 0; x < n && w->some; x++) {
-        struct select_set *s = &w->set[x];
+    w->at->ptr[0] = 0;
+    w->at->some = hi > 0;
+    for (int64_t x = 0; x < n && w->at->some; x++) {
+        struct select_set *s = &w->at->set[x];
         float *score = w->scores + x * w->ld + (r->ops->scores ? 0 : s->lo - w->score0);
         int64_t count = s->hi - s->lo;
         if (!s->all) {
@@ -80,10 +80,11 @@ void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t un
             for (int64_t j = 0; j < count; j++)
                 w->chosen[j] = (int32_t)j;
         }
-        int64_t kept = select_list(s, w->chosen, count, w->block);
-        w->stats.pairs_seen += (double)(r->heads * select_keys(s, &r->rule, w->block, kept));
-        at += expand(r, s->token, w->block, kept, w->list + at);
-        w->ptr[x + 1] = at;
+        int32_t *list = w->at->list + at, *blocks = r->o->block == KERN_KB ? list : w->block; /* pieces are blocks: no detour */
+        int64_t kept = select_list(s, w->chosen, count, blocks);
+        w->stats.pairs_seen += (double)(r->heads * select_keys(s, &r->rule, blocks, kept));
+        at += blocks == list ? kept : expand(r, s->token, blocks, kept, list);
+        w->at->ptr[x + 1] = at;
     }
     w->stats.select_s += timer_now() - start;
 }
@@ -93,14 +94,14 @@ static int64_t masks(struct sparse_lane *w, int64_t n, int64_t heads)
 {
     int64_t first = INT64_MAX, last = -1, m = 0;
     for (int64_t x = 0; x < n; x++) {
-        first = min64(first, w->list[w->ptr[x]]); /* never empty: a token keeps its own block */
-        last = max64(last, w->list[w->ptr[x + 1] - 1]);
+        first = min64(first, w->at->list[w->at->ptr[x]]); /* never empty: a token keeps its own block */
+        last = max64(last, w->at->list[w->at->ptr[x + 1] - 1]);
     }
     memset(w->mask + first, 0, (size_t)(last - first + 1) * sizeof *w->mask);
     for (int64_t x = 0; x < n; x++) {
         uint64_t rows = (heads == 64 ? ~0ull : (1ull << heads) - 1) << (x * heads);
-        for (int64_t j = w->ptr[x]; j < w->ptr[x + 1]; j++)
-            w->mask[w->list[j]] |= rows;
+        for (int64_t j = w->at->ptr[x]; j < w->at->ptr[x + 1]; j++)
+            w->mask[w->at->list[j]] |= rows;
     }
     for (int64_t b = first; b <= last; b++)
         if (w->mask[b]) {
@@ -118,8 +119,8 @@ static int strategy(const struct sparse_run *r, const struct sparse_lane *w, int
         return r->o->strategy;
     if (r->o->block < KERN_KB) /* no merge of lists there: tokens would not share what they load */
         return n == 1 ? SPARSE_GATHER : SPARSE_BLOCKS;
-    double past = (double)(w->list[w->ptr[n] - 1] + 1);
-    return past * r->o->cost_blocks <= (double)w->ptr[n] * r->o->cost_gather ? SPARSE_BLOCKS : SPARSE_GATHER;
+    double past = (double)(w->at->list[w->at->ptr[n] - 1] + 1);
+    return past * r->o->cost_blocks <= (double)w->at->ptr[n] * r->o->cost_gather ? SPARSE_BLOCKS : SPARSE_GATHER;
 }
 
 /* Blocks of 8, each token by itself. */
@@ -137,7 +138,7 @@ static void own_halves(const struct sparse_run *r, struct sparse_lane *w, const 
         own.end += row;
         own.begin = t->begin ? t->begin + row : NULL;
         k->tile_begin(&own);
-        k->tile_halves(&own, &r->c->kv[kv_head], w->list + w->ptr[x], NULL, w->ptr[x + 1] - w->ptr[x]);
+        k->tile_halves(&own, &r->c->kv[kv_head], w->at->list + w->at->ptr[x], NULL, w->at->ptr[x + 1] - w->at->ptr[x]);
         k->tile_end(&own, w->lse + row);
     }
 }
@@ -146,8 +147,8 @@ static void run_tile(const struct sparse_run *r, struct sparse_lane *w, struct k
 {
     const struct kern_table *k = r->c->kern;
     const struct kern_kv *kv = &r->c->kv[kv_head];
-    int64_t heads = t->rows / n, last = w->set[n - 1].token / KERN_KB + 1, first = w->set[0].first * r->o->block / KERN_KB;
-    int how = w->some ? strategy(r, w, n) : SPARSE_DENSE;
+    int64_t heads = t->rows / n, last = w->at->set[n - 1].token / KERN_KB + 1, first = w->at->set[0].first * r->o->block / KERN_KB;
+    int how = w->at->some ? strategy(r, w, n) : SPARSE_DENSE;
     w->how = how;
     w->stats.tile_dense += how == SPARSE_DENSE;
     w->stats.tile_blocks += how == SPARSE_BLOCKS;
@@ -157,11 +158,11 @@ static void run_tile(const struct sparse_run *r, struct sparse_lane *w, struct k
         return;
     }
     k->tile_begin(t);
-    if (!w->some) {
+    if (!w->at->some) {
         k->tile_dense(t, kv, first, last);
     } else if (how == SPARSE_GATHER) {
         t->share = heads;
-        k->tile_gather(t, kv, w->ptr, w->list);
+        k->tile_gather(t, kv, w->at->ptr, w->at->list);
     } else {
         int64_t m = masks(w, n, heads);
         (r->o->block < KERN_KB ? k->tile_halves : k->tile_blocks)(t, kv, w->block, w->mask, m);
@@ -175,15 +176,15 @@ void sparse_attend(const struct sparse_run *r, struct sparse_lane *w, int64_t un
     const struct attn_shape *s = c->shape;
     int64_t d = s->dim, kv_head = unit * r->heads / (s->heads / s->kv_heads);
     for (int64_t x = 0; x < n; x++) {
-        int64_t seen = w->set[x].token + 1, window = r->rule.window > 0 ? min64(seen, r->rule.window) : seen;
+        int64_t seen = w->at->set[x].token + 1, window = r->rule.window > 0 ? min64(seen, r->rule.window) : seen;
         w->stats.pairs_causal += (double)(r->heads * seen);
-        w->stats.pairs_seen += w->some ? 0 : (double)(r->heads * window);
+        w->stats.pairs_seen += w->at->some ? 0 : (double)(r->heads * window);
     }
     for (int64_t h0 = 0; h0 < r->heads; h0 += r->slice) {
         int64_t heads = min64(r->slice, r->heads - h0), at = unit * r->heads + h0;
         for (int64_t x = 0; x < n; x++)
             for (int64_t h = 0; h < heads; h++) {
-                int64_t row = x * heads + h, seen = w->set[x].token + 1;
+                int64_t row = x * heads + h, seen = w->at->set[x].token + 1;
                 const float *q = c->q + ((i + x) * s->heads + at + h) * d;
                 for (int64_t y = 0; y < d; y++)
                     w->q[row * d + y] = q[y] * s->scale;
@@ -196,7 +197,7 @@ void sparse_attend(const struct sparse_run *r, struct sparse_lane *w, int64_t un
         run_tile(r, w, &t, n, kv_head);
         for (int64_t x = 0; x < n; x++) {
             int64_t to = (i + x) * s->heads + at;
-            if (r->f.d.summary && !w->set[x].all)
+            if (r->f.d.summary && !w->at->set[x].all)
                 sparse_mix(r, w, &(struct sparse_rows){x, x * heads, heads, at, kv_head});
             memcpy(c->out + to * d, w->o + x * heads * d, (size_t)(heads * d) * sizeof(float));
             if (c->lse)

@@ -21,7 +21,7 @@ static float mix_row(const struct sparse_run *r, struct sparse_lane *w, const st
     int64_t d = r->f.d.dim, summary = r->f.d.summary;
     const float *q = w->q + (at->row + h) * d;
     float *o = w->o + (at->row + h) * d, lse = w->lse[at->row + h], s[FEAT_GROUP], sum = 1;
-    const struct select_set *set = &w->set[at->tok];
+    const struct select_set *set = &w->at->set[at->tok];
     int64_t head = r->c->shape->head0 + at->h0 + h;
     float beta = r->gate && r->gate->beta ? r->gate->beta[head] : (float)r->o->summary_beta, add = logf((float)summary) + beta;
     for (int64_t g = 0; g * FEAT_GROUP < n; g++) {
@@ -51,11 +51,11 @@ static float mix_row(const struct sparse_run *r, struct sparse_lane *w, const st
 
 void sparse_mix(const struct sparse_run *r, struct sparse_lane *w, const struct sparse_rows *at)
 {
-    const struct select_set *set = &w->set[at->tok];
+    const struct select_set *set = &w->at->set[at->tok];
     int64_t B = r->o->block, n = set->hi * B / r->f.d.summary, size = sparse_piece(r->o);
     memset(w->mark, 0, (size_t)(set->own + 1));
-    for (int64_t j = w->ptr[at->tok]; j < w->ptr[at->tok + 1]; j++)
-        w->mark[w->list[j] * size / B] = 1;
+    for (int64_t j = w->at->ptr[at->tok]; j < w->at->ptr[at->tok + 1]; j++)
+        w->mark[w->at->list[j] * size / B] = 1;
     for (int64_t h = 0; h < at->heads; h++)
         w->lse[at->row + h] = mix_row(r, w, at, h, n);
 }
