@@ -13,7 +13,7 @@
  *   cost         about 8 m d flops a token and head (features, S read, S written once a KV head, 64-token triangle): O(N), below
  *                dense attention from N = 4 m on. State M (d + 1) + 64 (M + d) floats a KV head, whatever the length: no key is
  *                looked at twice. It sees all pairs through its features: no density; compare by flops.
- * It is not a drop-in: checkpoints need fine-tuning with it. */
+ * It is not a drop-in: checkpoints need fine-tuning with it (attn/performer_grad.c). */
 #include <math.h>
 #include <omp.h>
 #include <string.h>

@@ -16,8 +16,9 @@
  * shared_qk as the paper trains it: k_j = q_j / |q_j|, the own key only where there is no other (its logit is -1e5). Other
  * checkpoints keep their keys and logits ("Reformer-style"); one M for each KV head.
  *
+ * What is kept of a sequence stands in attn/lsh.h, the gradient in attn/reformer_grad.c.
  * Rows lie anywhere, and those of a long sequence are in no cache. So the tokens of a group choose first, and then all of them
- * go over the sequence together, BLOCK slots after BLOCK slots whose rows stay in the second cache: once for scores, and once
+ * go over the sequence together, LSH_BLOCK slots after LSH_BLOCK whose rows stay in the second cache: once for scores, and once
  * for values. A token's sums run block by block, whoever is in its group.
  *
  *   source   Kitaev et al. 2020 (arXiv 2001.04451), 2; R = 8, c = 64; two factors: the authors' code
