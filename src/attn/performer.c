@@ -14,6 +14,7 @@
  *                dense attention from N = 4 m on. State M (d + 1) + 64 (M + d) floats a KV head, whatever the length: no key is
  *                looked at twice. It sees all pairs through its features: no density; compare by flops.
  * It is not a drop-in: checkpoints need fine-tuning with it (attn/performer_grad.c). */
+#include <float.h>
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -86,7 +87,7 @@ static void queries(const struct favor_part *t, struct favor_lane *w, int64_t he
     k->rows_matmul(&(struct kern_rows){t->n, FAVOR_OPEN, d, w->tri, h->v, FAVOR_OPEN, w->o, d, past});
     for (int64_t x = 0; x < t->n; x++) {
         int64_t row = (t->i + x) * H + head;
-        bool none = !(r.den[x] > 0); /* all products underflow: as a row that sees nothing */
+        bool none = !(r.den[x] >= FLT_MIN); /* all products underflow, 1 / den may overflow: as a row that sees nothing */
         k->scale(w->o + x * d, none ? 0 : 1 / r.den[x], d);
         memcpy(c->out + row * d, w->o + x * d, (size_t)d * sizeof(float));
         if (c->lse)

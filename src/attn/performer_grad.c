@@ -16,7 +16,6 @@
  * keys and values is added up in their order. */
 #include "attn/performer_grad.h"
 
-#include <float.h>
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -27,6 +26,8 @@
 #include "base/err.h"
 
 enum { OPEN = FAVOR_OPEN };
+/* Sums of weights below this are what underflow has left; its inverse leaves room for products with gradients and values. */
+#define LEAST 1e-30F
 
 struct room { /* one thread's, of one KV head */
     struct favor_lane w;
@@ -176,7 +177,7 @@ static void note(const struct retrace *a, const struct part *p, struct room *r, 
     int64_t H = t->c->shape->heads, d = t->z.d, at = (head - p->head0) * a->n + t->i;
     for (int64_t x = 0; x < t->n; x++) {
         int64_t row = ((t->i + x) * H + head) * d;
-        r->inv[at + x] = rows->den[x] >= FLT_MIN ? 1 / rows->den[x] : 0; /* a row that sees nothing has no gradient */
+        r->inv[at + x] = rows->den[x] >= LEAST ? 1 / rows->den[x] : 0; /* a row that sees nothing has no gradient */
         r->dot[at + x] = t->c->kern->dot(a->a->dout + row, t->c->out + row, d);
     }
 }

@@ -264,6 +264,24 @@ static void large_keys_keep_performers_gradients(void)
     performer_case(false, false, true);
 }
 
+/* Features of queries and keys so far apart that products underflow, in some rows all of them. */
+static void what_underflows_leaves_finite_gradients(void)
+{
+    for (int size = 2; size <= 64; size *= 2) {
+        base_make(&b, "performer", base_isa());
+        for (int64_t i = 0; i < Q; i++)
+            b.q[i] *= (float)size;
+        for (int64_t i = 0; i < KV; i++)
+            b.k[i] *= (float)size;
+        inputs();
+        run(base_isa());
+        for (int64_t i = 0; i < Q; i++)
+            T_CHECK(isfinite(out[i]) && isfinite(dq[i]));
+        for (int64_t i = 0; i < KV; i++)
+            T_CHECK(isfinite(dk[i]) && isfinite(dv[i]));
+    }
+}
+
 /* ---- causality and threads ---- */
 
 static void first_case(int i)
@@ -330,6 +348,7 @@ int main(int argc, char **argv)
     T_RUN(shared_keys_are_credited_through_their_norm);
     T_RUN(performers_gradients_equal_finite_differences);
     T_RUN(large_keys_keep_performers_gradients);
+    T_RUN(what_underflows_leaves_finite_gradients);
     T_RUN(training_is_causal);
     T_RUN(threads_only_change_the_order_of_sums);
     return t_done();
