@@ -69,6 +69,7 @@ struct kern_mean {                  /* adds rows to sum; y[r] = sum / (before + 
 struct kern_pool { /* adds rows to a sum, a maximum and a minimum in each column, in the order of rows; a NaN is never the largest
                     */
     int64_t rows, dim, ldx;
+    int64_t more;           /* rows that follow in x: a hint to fetch them */
     const float *x;         /* (rows, dim; ldx) */
     float *sum, *max, *min; /* (dim,) */
 };

@@ -7,22 +7,21 @@
 
 #include "kernels/kern.h"
 
-/* Sums alone, four rows at a time: added in the order of rows, as in running_mean. */
-static void running_sum(const struct kern_mean *c)
+/* Rows come from memory, one after the other: asks for the row some behind t. */
+INL void row_ahead(const struct kern_mean *c, int64_t t)
 {
-    int64_t d = c->dim, t = 0;
-    double *restrict sum = c->sum;
-    for (; t + 4 <= c->rows; t += 4) {
-        const float *restrict x = c->x + t * c->ldx, *restrict y = x + c->ldx, *restrict z = y + c->ldx, *restrict w = z + c->ldx;
-        for (int64_t i = 0; i < d; i++)
-            sum[i] = sum[i] + (double)x[i] + (double)y[i] + (double)z[i] + (double)w[i];
-    }
-    for (; t < c->rows; t++)
-        for (int64_t i = 0; i < d; i++)
-            sum[i] += (double)c->x[t * c->ldx + i];
+    enum { AHEAD = 4 };
+    for (int64_t i = 0; i < c->dim && t + AHEAD < c->rows; i += KERN_KB)
+        __builtin_prefetch(c->x + (t + AHEAD) * c->ldx + i);
 }
 
-/* One row; returns the sum of its squares. */
+static void next_sum(double *restrict sum, const float *restrict x, int64_t d)
+{
+    for (int64_t i = 0; i < d; i++)
+        sum[i] += (double)x[i];
+}
+
+/* Returns the sum of the means' squares. */
 static float next_mean(double *restrict sum, float *restrict y, const float *restrict x, int64_t d, double inv)
 {
     float square = 0;
@@ -37,15 +36,17 @@ static float next_mean(double *restrict sum, float *restrict y, const float *res
 
 static void running_mean(const struct kern_mean *c)
 {
-    if (!c->y)
-        running_sum(c);
-    for (int64_t t = 0; t < c->rows && c->y; t++) {
-        double inv = 1 / (double)(c->before + t + 1);
-        c->square[t] = next_mean(c->sum, c->y + t * c->ldx, c->x + t * c->ldx, c->dim, inv);
+    for (int64_t t = 0; t < c->rows; t++) {
+        const float *x = c->x + t * c->ldx;
+        row_ahead(c, t);
+        if (c->y)
+            c->square[t] = next_mean(c->sum, c->y + t * c->ldx, x, c->dim, 1 / (double)(c->before + t + 1));
+        else
+            next_sum(c->sum, x, c->dim);
     }
 }
 
-enum { POOL_VECS = 4 };
+enum { POOL_VECS = 4, POOL_AHEAD = 16 };
 #define POOL_UNROLL _Pragma("GCC unroll 4")
 
 /* Columns i .. of nv vectors (tail: only so many columns, nv 1) */
@@ -59,6 +60,8 @@ INL void pool_columns(const int nv, const int64_t tail, const struct kern_pool *
         lo[v] = tail ? vload_n(c->min + i, tail) : vload(c->min + i + v * W);
     }
     for (int64_t r = 0; r < c->rows; r++) {
+        if (r + POOL_AHEAD < c->rows + c->more)
+            POOL_UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(c->x + (r + POOL_AHEAD) * c->ldx + i + v * W);
         POOL_UNROLL for (int v = 0; v < nv; v++)
         {
             const float *at = c->x + r * c->ldx + i + v * W;

@@ -197,6 +197,7 @@ static void pool_head(struct sparse_run *r, int64_t g)
             open[x] = 0, open[d->dim + x] = -INFINITY, open[2 * d->dim + x] = INFINITY;
         struct kern_pool pool = {.rows = m, .dim = d->dim, .ldx = d->kv_heads * d->dim, .sum = open, .max = open + d->dim};
         pool.min = pool.max + d->dim;
+        pool.more = end - t - m;
         pool.x = keys + ((t - c->pos) * d->kv_heads + g) * d->dim;
         c->kern->pool_rows(&pool);
         t += m;
@@ -294,6 +295,8 @@ static void all_tiles(struct sparse_run *r, unsigned char *lanes, size_t lane, i
     {
         struct sparse_lane w;
         lane_cut(&w, lanes + (size_t)omp_get_thread_num() * lane, r, c->pos + c->n);
+        if (!c->lse && !r->f.d.summary)
+            w.lse = NULL; /* a logarithm a row: nobody asks */
 #pragma omp for schedule(dynamic, 1)
         for (int64_t item = 0; item < parts * r->units; item++) {
             int64_t left = tiles - item % parts * each;

@@ -139,7 +139,7 @@ static void own_halves(const struct sparse_run *r, struct sparse_lane *w, const 
         own.begin = t->begin ? t->begin + row : NULL;
         k->tile_begin(&own);
         k->tile_halves(&own, &r->c->kv[kv_head], w->at->list + w->at->ptr[x], NULL, w->at->ptr[x + 1] - w->at->ptr[x]);
-        k->tile_end(&own, w->lse + row);
+        k->tile_end(&own, w->lse ? w->lse + row : NULL);
     }
 }
 
