@@ -25,7 +25,7 @@ static void layout(const struct feat_dims *d, int64_t at[6])
     at[0] = 0;
     at[1] = at[0] + ALIGN;
     at[2] = at[1] + pad(2 * d->hidden);
-    at[3] = at[2] + pad(FEAT_ROT * d->half * 2);
+    at[3] = at[2] + pad(2 * FEAT_ROT * d->half * 2);
     at[4] = at[3] + pad(d->width ? d->kv_heads * 3 * d->dim : 0);
     at[5] = at[4] + pad(d->summary ? d->kv_heads * 2 * d->dim : 0);
 }
@@ -118,31 +118,61 @@ void feat_angles(const struct attn_shape *s, const struct feat_dims *d, double p
     }
 }
 
+/* table (FEAT_ROT, half, 2): cosine and sine of 0, step, 2 step, ... positions */
+static void multiples(const struct attn_shape *s, const struct feat_dims *d, double step, float *table)
+{
+    for (int64_t i = 0; i < d->half; i++) {
+        double a = step * feat_freq(s, d->width, i), c1 = cos(a), s1 = sin(a), c = 1, sn = 0;
+        for (int64_t j = 0; j < FEAT_ROT; j++) {
+            double next = c * c1 - sn * s1;
+            table[(2 * j) * d->half + i] = (float)c;
+            table[(2 * j + 1) * d->half + i] = (float)sn;
+            sn = sn * c1 + c * s1;
+            c = next;
+        }
+    }
+}
+
+/* The sum of two angles: rows (half, 2) */
+static void add_angles(const float *restrict a, const float *restrict b, int64_t h, float *restrict cs, float *restrict sn)
+{
+    const float *ac = a, *as = a + h, *bc = b, *bs = b + h;
+    for (int64_t i = 0; i < h; i++) {
+        cs[i] = ac[i] * bc[i] - as[i] * bs[i];
+        sn[i] = as[i] * bc[i] + ac[i] * bs[i];
+    }
+}
+
 int64_t feat_base_rows(int64_t n)
 {
     return n / FEAT_ROT + 2;
 }
 
+void feat_base(const struct attn_shape *s, const struct feat *f, int64_t first, int64_t n, float *base)
+{
+    int64_t h = f->d.half, last = -1;
+    float far[2 * FEAT_MAX_WIDTH];
+    for (int64_t i = first; i < first + n; i++, base += 2 * h) {
+        if (i / FEAT_ROT != last)
+            feat_angles(s, &f->d, (double)(i / FEAT_ROT * FEAT_ROT * FEAT_ROT), far, far + h);
+        last = i / FEAT_ROT;
+        add_angles(far, f->offs + (FEAT_ROT + i % FEAT_ROT) * 2 * h, h, base, base + h);
+    }
+}
+
 void feat_bases(const struct attn_shape *s, struct feat *f, int64_t pos, int64_t n, float *base)
 {
-    int64_t h = f->d.half;
-    for (int64_t i = 0; pos == 0 && i < FEAT_ROT; i++)
-        feat_angles(s, &f->d, (double)i, f->offs + i * 2 * h, f->offs + i * 2 * h + h);
-    for (int64_t i = pos / FEAT_ROT; i * FEAT_ROT < pos + n; i++) {
-        float *b = base + (i - pos / FEAT_ROT) * 2 * h;
-        feat_angles(s, &f->d, (double)(i * FEAT_ROT), b, b + h);
+    if (pos == 0) {
+        multiples(s, &f->d, 1, f->offs);
+        multiples(s, &f->d, FEAT_ROT, f->offs + FEAT_ROT * 2 * f->d.half);
     }
+    feat_base(s, f, pos / FEAT_ROT, (pos + n - 1) / FEAT_ROT - pos / FEAT_ROT + 1, base);
 }
 
 void feat_rotation(const struct feat *f, const float *base, int64_t pos, int64_t t, float *cs, float *sn)
 {
     int64_t h = f->d.half;
-    const float *bc = base + (t / FEAT_ROT - pos / FEAT_ROT) * 2 * h, *bs = bc + h;
-    const float *oc = f->offs + t % FEAT_ROT * 2 * h, *os = oc + h;
-    for (int64_t i = 0; i < h; i++) { /* angle addition */
-        cs[i] = bc[i] * oc[i] - bs[i] * os[i];
-        sn[i] = bs[i] * oc[i] + bc[i] * os[i];
-    }
+    add_angles(base + (t / FEAT_ROT - pos / FEAT_ROT) * 2 * h, f->offs + t % FEAT_ROT * 2 * h, h, cs, sn);
 }
 
 void feat_summaries(struct feat *f, const struct attn_call *c, int64_t g)

@@ -31,7 +31,7 @@ struct feat { /* a view into the state's memory */
     struct feat_dims d;
     int64_t *tokens; /* seen so far */
     double *ctx;     /* (D,) sum of x */
-    float *offs;     /* (FEAT_ROT, half, 2) cosine and sine of 0 .. 15 positions */
+    float *offs;     /* (2, FEAT_ROT, half, 2) cosine and sine of 0 .. 15 positions, and of 0 .. 15 times 16 positions */
     float *pool;     /* (G, 3, d) sum, max, min of the open block */
     float *sum;      /* (G, 2, d) sums of keys and values of the open summary */
     float *rec;
@@ -57,8 +57,10 @@ double feat_freq(const struct attn_shape *s, int64_t width, int64_t i);
 void feat_angles(const struct attn_shape *s, const struct feat_dims *d, double pos, float *cs, float *sn);
 
 /* Rotation tables of a chunk: base (chunk / 16 + 2, half, 2) at multiples of 16 positions, from which feat_rotation makes
- * cs, sn (half,) of token t. The same bits for any chunk that holds t. */
+ * cs, sn (half,) of token t by adding angles. The same bits for any chunk that holds t. feat_base: n rows from the first-th
+ * multiple on, after feat_bases has seen the sequence's beginning. */
 int64_t feat_base_rows(int64_t n);
+void feat_base(const struct attn_shape *s, const struct feat *f, int64_t first, int64_t n, float *base);
 void feat_bases(const struct attn_shape *s, struct feat *f, int64_t pos, int64_t n, float *base);
 void feat_rotation(const struct feat *f, const float *base, int64_t pos, int64_t t, float *cs, float *sn);
 

@@ -157,7 +157,7 @@ static void centre(const struct sparse_run *r, int64_t J, float *cs, float *sn)
         feat_rotation(&r->f, r->base, r->c->pos, t, cs, sn);
         return;
     }
-    feat_angles(r->c->shape, d, (double)(t / FEAT_ROT * FEAT_ROT), row, row + d->half);
+    feat_base(r->c->shape, &r->f, t / FEAT_ROT, 1, row);
     feat_rotation(&r->f, row, t, t, cs, sn);
 }
 

@@ -22,7 +22,7 @@
 struct data {
     struct attn_shape s;
     struct kern_table kern;
-    float *q, *k, *v, *x, *out;
+    float *q, *k, *v, *x, *out, *freq;
     struct kern_kv kv[8];
     struct arena mem, step;
     int64_t n;
@@ -58,6 +58,10 @@ static int data_open(struct data *b, int64_t heads, int64_t kv_heads, int64_t di
     if (kern_select(&b->kern, NULL) || arena_open(&b->mem, "bench", (size_t)16 << 30) ||
         arena_open(&b->step, "step", (size_t)4 << 30))
         return -1;
+    b->freq = ARENA_NEW(&b->mem, dim / 2, float);
+    for (int64_t i = 0; i < dim / 2; i++)
+        b->freq[i] = (float)pow(10000, -2.0 * (double)i / (double)dim);
+    b->s.rot = dim, b->s.rope_theta = 10000, b->s.rope_freq = b->freq;
     b->q = ARENA_NEW(&b->mem, n * heads * dim, float);
     b->k = ARENA_NEW(&b->mem, n * kv_heads * dim, float);
     b->v = ARENA_NEW(&b->mem, n * kv_heads * dim, float);

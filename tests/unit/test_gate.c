@@ -214,6 +214,32 @@ static void a_trained_gate_gives_the_same_bits_for_any_cut_and_threads(void)
     arena_close(&a);
 }
 
+static void rotations_are_those_of_the_position_in_any_chunk(void)
+{
+    static float memory[1 << 14], base[3 * 2 * 24], other[20 * 2 * 24];
+    struct attn_shape s = {.dim = 48, .rot = 48, .rope_theta = 10000};
+    struct feat f;
+    const struct feat_dims d = {.units = 1, .kv_heads = 1, .dim = 48, .width = 48, .block = 16, .half = feat_half(&s, 48)};
+    T_EQ(d.half, 24);
+    T_CHECK(feat_bytes(&d, 16) <= sizeof memory);
+    feat_view(&f, &d, memory);
+    feat_bases(&s, &f, 0, 1, base);
+    for (int64_t t = 0; t < 200000; t += 1 + t / 7) {
+        float cs[24], sn[24], cs2[24], sn2[24];
+        int64_t pos = t > 250 ? t - 250 : t; /* another beginning */
+        feat_bases(&s, &f, t, 1, base);
+        feat_rotation(&f, base, t, t, cs, sn);
+        T_CHECK(feat_base_rows(t - pos + 1) <= 20);
+        feat_bases(&s, &f, pos, t - pos + 1, other);
+        feat_rotation(&f, other, pos, t, cs2, sn2);
+        T_CHECK(memcmp(cs, cs2, sizeof cs) == 0 && memcmp(sn, sn2, sizeof sn) == 0);
+        for (int64_t i = 0; i < 24; i++) {
+            T_NEAR(cs[i], cos((double)t * feat_freq(&s, 48, i)), 4e-7);
+            T_NEAR(sn[i], sin((double)t * feat_freq(&s, 48, i)), 4e-7);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     t_start(&argc, &argv);
@@ -221,6 +247,7 @@ int main(int argc, char **argv)
     T_RUN(gates_come_back_from_a_file);
     T_RUN(gates_of_another_model_are_refused);
     T_RUN(untrained_weights_score_mean_keys);
+    T_RUN(rotations_are_those_of_the_position_in_any_chunk);
     T_RUN(a_trained_gate_gives_the_same_bits_for_any_cut_and_threads);
     return t_done();
 }
