@@ -40,14 +40,31 @@ struct engine {
     int n_runs, longest;
     const int32_t *ahead;        /* blocks that come, NULL: unknown */
     int64_t n_ahead, next[2];    /* how many; the next to fetch of keys, of values */
+    int64_t line[2];             /* of it */
     uint64_t mask;               /* of the last run */
     uint8_t used[KERN_MAX_ROWS]; /* blocks in each row's line */
 };
 
+/* Asks for some lines of the keys (0) or values (1) that come: scattered blocks come from far, and a tile's list is known
+ * before. A few at a time, between products: a core has room for a dozen lines on their way, and waits when it asks for more. */
+INL void fetch_some(struct engine *e, const int what)
+{
+    enum { LINES = 6 };
+    int64_t each = (e->steps * KERN_KB * (int64_t)sizeof(float) + 63) / 64; /* values of an odd d in bf16 take no more */
+    if (e->next[what] >= e->n_ahead)
+        return;
+    const char *p = (const char *)(what ? e->kv->v : e->kv->k) + e->ahead[e->next[what]] * each * 64;
+    int64_t from = e->line[what], to = from + LINES < each ? from + LINES : each;
+    for (int64_t i = from; i < to; i++)
+        __builtin_prefetch(p + i * 64, 0, 2);
+    e->line[what] = to == each ? 0 : to;
+    e->next[what] += to == each;
+}
+
 /* ---- scores of a run ---- */
 
 /* Of the run's blocks from `b` on, rows wherever they lie. */
-static void scores_of_rows(const struct engine *e, const struct run *u, int64_t from)
+static void scores_of_rows(struct engine *e, const struct run *u, int64_t from)
 {
     bool bf16 = e->kv->dtype == KERN_BF16;
     int64_t block_size = e->steps * KERN_KB;
@@ -66,6 +83,7 @@ static void scores_of_rows(const struct engine *e, const struct run *u, int64_t 
                 k[x] = (const float *)e->kv->k + u->block[b + x] * block_size;
             for (int r = 0; r < mr; r++)
                 s[r] = e->s + u->row[i + r] * TILE_LD + (u->slot[i + r] + b) * KERN_KB;
+            fetch_some(e, 0);
             (bf16 ? qk_rows_BF16 : qk_rows_F32)(mr, nb, q, k, e->steps, s);
             b += nb;
         }
@@ -103,7 +121,7 @@ static int64_t scores_beside(const struct engine *e, const struct run *u)
 }
 #endif
 
-static void scores_of_run(const struct engine *e, const struct run *u)
+static void scores_of_run(struct engine *e, const struct run *u)
 {
     scores_of_rows(e, u, scores_beside(e, u));
 }
@@ -197,7 +215,7 @@ static void exp_line(const struct engine *e, int64_t r)
         exp_scores(e, r, e->used[r] * KERN_KB);
 }
 
-static void values_of_run(const struct engine *e, const struct run *u)
+static void values_of_run(struct engine *e, const struct run *u)
 {
     bool bf16 = e->kv->dtype == KERN_BF16;
     int64_t d = e->t->dim, vecs = d / W;
@@ -212,6 +230,7 @@ static void values_of_run(const struct engine *e, const struct run *u)
                 c.p[r] = e->s + u->row[i + r] * TILE_LD + u->slot[i + r] * e->p_len;
                 c.o[r] = e->t->o + u->row[i + r] * d + at * W;
             }
+            fetch_some(e, 1);
             (bf16 ? pv_BF16 : pv_F32)(mr, nv, d - at * W, &c);
         }
         at += nv ? nv : 1;
@@ -220,22 +239,9 @@ static void values_of_run(const struct engine *e, const struct run *u)
 
 /* ---- the sequence of blocks ---- */
 
-/* Asks for the keys (0) or values (1) of as many blocks ahead as a run takes: scattered blocks come from far, and a tile's
- * list is known before. */
-static void fetch_ahead(struct engine *e, int what, int64_t blocks)
-{
-    size_t each = (size_t)(e->steps * KERN_KB) * sizeof(float); /* values of an odd d in bf16 take no more */
-    for (int64_t i = 0; i < blocks && e->next[what] < e->n_ahead; i++) {
-        const char *p = (const char *)(what ? e->kv->v : e->kv->k) + (size_t)e->ahead[e->next[what]++] * each;
-        for (size_t at = 0; at < each; at += 64)
-            __builtin_prefetch(p + at, 0, 2);
-    }
-}
-
 static void flush(struct engine *e)
 {
     for (int i = 0; i < e->n_runs; i++) {
-        fetch_ahead(e, 0, e->run[i].n);
         scores_of_run(e, &e->run[i]);
         mask_edges(e, &e->run[i]);
     }
@@ -243,7 +249,6 @@ static void flush(struct engine *e)
         if (e->used[r])
             exp_line(e, r);
     for (int i = 0; i < e->n_runs; i++) {
-        fetch_ahead(e, 1, e->run[i].n);
         values_of_run(e, &e->run[i]);
     }
     memset(e->used, 0, sizeof e->used);
@@ -366,7 +371,7 @@ static void start(struct engine *e, const struct kern_tile *t, const struct kern
     e->lanes = tile_lanes(t);
     e->n_runs = e->longest = 0;
     e->ahead = NULL;
-    e->n_ahead = e->next[0] = e->next[1] = 0;
+    e->n_ahead = e->next[0] = e->next[1] = e->line[0] = e->line[1] = 0;
     e->mask = 0;
     memset(e->used, 0, sizeof e->used);
     e->min_end = kv->n;
