@@ -1,11 +1,14 @@
 /* Linear layers over packed weights: blocks of 16 outputs, as the keys of struct kern_kv.
  *   f32    [block][in][16]      bf16   [block][ceil(in/2)][16][2]
  * Rows of x are copied (rounded to bf16) into scratch with a stride that is an odd number of cache lines, some hundred
- * at a time, and all threads share them; each takes some blocks of weights after the other. Few rows (a step of decoding) are
- * interleaved instead, and each block of weights is read once, from one end to the other: at the speed of memory. */
+ * at a time, and all threads share them; each takes some blocks of weights after the other, without waiting for the others. Few
+ * rows (a step of decoding) are interleaved instead, and each block of weights is read once, from one end to the other: at the
+ * speed of memory. */
 #include "kernels/linear.h"
 
 #include <omp.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "kernels/blas.h"
@@ -16,7 +19,9 @@ enum {
     CHUNK = 64,      /* inputs packed at once */
     STREAM = 8,      /* blocks that a thread takes at once when there are few rows ... */
     STEALERS = 512,  /* ... in up to so many parts */
-    UNIT = 4,        /* blocks that a thread takes at once when there are many rows */
+    UNIT = 4,        /* blocks that a thread takes at once when there are many rows ... */
+    UNITS = 1024,    /* ... or more, so that there are so many units at most */
+    PATIENCE = 2000, /* looks at a unit that is not ready before the core is left to others */
     SERIAL = 1 << 15 /* products that do not pay for waking threads */
 };
 
@@ -240,26 +245,57 @@ static void few_rows(const struct kern_table *k, const struct kern_linear *c, st
     }
 }
 
-/* Weights are read from cache most of the time, and a thread may be held up: whoever is free takes the next blocks. */
-static void many_rows(const struct kern_table *k, const struct kern_linear *c)
+/* What is taken and what is done of some rows: items are the units of the first piece of the inputs, then those of the second ...;
+ * done[u] pieces have been added to unit u's outputs. */
+struct items {
+    atomic_llong next;
+    atomic_int done[UNITS];
+};
+
+/* Pieces are added to an output in their order, and nobody waits for others' units: an item that is taken waits at most for the
+ * same unit's piece before, which was taken earlier. */
+static void wait_for(const atomic_int *done, int pieces)
 {
-    int64_t first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
-    int64_t steps = steps_of(c->w), depth = depth_of(k, c->w), ahead = omp_get_num_threads() * UNIT;
+    for (int looks = 0; atomic_load_explicit(done, memory_order_acquire) < pieces; looks++)
+        if (looks >= PATIENCE)
+            sched_yield();
+}
+
+/* The rows m0 .. m0+rows-1, which lie in scratch. Weights are read from cache most of the time, and a thread may be held up:
+ * whoever is free takes the next blocks. */
+static void take_items(const struct kern_table *k, const struct kern_linear *c, int64_t m0, int64_t rows, struct items *t)
+{
+    int64_t first = first_row(c) / KERN_KB, blocks = (last_row(c) + KERN_KB - 1) / KERN_KB - first;
+    int64_t unit = blocks > UNIT * UNITS ? (blocks + UNITS - 1) / UNITS : UNIT, units = (blocks + unit - 1) / unit;
+    int64_t depth = depth_of(k, c->w), ahead = omp_get_num_threads() * unit, steps = steps_of(c->w);
+    int64_t n = units * pieces_of(k, c->w);
+    for (int64_t i; (i = atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed)) < n;) {
+        int64_t piece = i / units, u = i % units, s = piece * depth, b = first + u * unit, last = first + blocks;
+        struct piece p = {.m0 = m0, .rows = rows, .s = s, .n = steps - s < depth ? steps - s : depth};
+        p.x = (const float *)c->scratch + piece * rows * KERN_XLD;
+        p.b = (struct span){b, b + unit < last ? b + unit : last};
+        p.next = b + ahead < last ? b + ahead : -1;
+        wait_for(&t->done[u], (int)piece);
+        multiply(k, c, &p);
+        atomic_store_explicit(&t->done[u], (int)piece + 1, memory_order_release);
+    }
+}
+
+static void many_rows(const struct kern_table *k, const struct kern_linear *c, struct items *t)
+{
     for (int64_t m0 = 0; m0 < c->m; m0 += ROWS) {
         int64_t rows = c->m - m0 < ROWS ? c->m - m0 : ROWS, piece = rows * KERN_XLD;
+#pragma omp single nowait
+        {
+            atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+            for (int u = 0; u < UNITS; u++)
+                atomic_store_explicit(&t->done[u], 0, memory_order_relaxed);
+        }
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++)
             copy_row(k, c, m0 + r, (float *)c->scratch + r * KERN_XLD, piece);
-        for (int64_t s = 0; s < steps; s += depth) {
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t b = first; b < last; b += UNIT) {
-                struct piece p = {.m0 = m0, .rows = rows, .s = s, .n = steps - s < depth ? steps - s : depth};
-                p.x = (const float *)c->scratch + s / depth * piece;
-                p.b = (struct span){b, b + UNIT < last ? b + UNIT : last};
-                p.next = b + ahead < last ? b + ahead : -1;
-                multiply(k, c, &p);
-            }
-        }
+        take_items(k, c, m0, rows, t);
+#pragma omp barrier
     }
 }
 
@@ -267,12 +303,13 @@ void kern_linear(const struct kern_table *k, const struct kern_linear *c)
 {
     int64_t columns = last_row(c) - first_row(c);
     struct taken t = {{0}};
+    struct items items;
 #pragma omp parallel if (c->m * c->w->in * columns > SERIAL)
     {
         if (c->m <= KERN_NARROW)
             few_rows(k, c, &t);
         else
-            many_rows(k, c);
+            many_rows(k, c, &items);
     }
 }
 
