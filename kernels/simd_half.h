@@ -19,7 +19,7 @@ struct halves {
 };
 
 /* Adds values of half `which` of the run's blocks to its rows from .. end-1. */
-static void values_of_half(const struct engine *e, const struct run *u, int64_t from, int64_t end, int which)
+static void values_of_half(struct engine *e, const struct run *u, int64_t from, int64_t end, int which)
 {
     bool bf16 = e->kv->dtype == KERN_BF16;
     int64_t d = e->t->dim, vecs = d / W, skip = which * e->v_rows / 2;
@@ -34,6 +34,7 @@ static void values_of_half(const struct engine *e, const struct run *u, int64_t 
                 for (int r = 0; r < mr; r++)
                     c.o[r] = e->t->o + u->row[i + r] * d + at * W;
                 c.v[0] = (const float *)e->kv->v + (u->block[b] * e->v_rows + skip) * d + at * W;
+                fetch_some(e, 1);
                 (bf16 ? pv_BF16 : pv_F32)(mr, nv, d - at * W, &c);
                 at += nv ? nv : 1;
             }
@@ -52,27 +53,11 @@ static void hide_half(const struct engine *e, const struct run *u, int64_t from,
         }
 }
 
-/* Asks for the whole block of keys, and the half of its values: a line of 64 bytes holds both halves of a key's dim. */
-static void fetch_half(struct halves *h, int what, int64_t blocks)
-{
-    const struct engine *e = &h->e;
-    int64_t each = what ? e->v_rows / 2 * e->t->dim : e->steps * KERN_KB; /* 4-byte elements */
-    while (h->next[what] < h->n && blocks > 0) {
-        int64_t i = h->next[what]++;
-        bool seen = !what && i > 0 && h->list[i - 1] / 2 == h->list[i] / 2;
-        const float *p = (const float *)(what ? e->kv->v : e->kv->k) + (what ? h->list[i] : h->list[i] / 2) * each;
-        for (int64_t at = 0; at < each && !seen; at += 16)
-            __builtin_prefetch(p + at, 0, 2);
-        blocks -= !seen;
-    }
-}
-
 static void flush_halves(struct halves *h)
 {
     struct engine *e = &h->e;
     for (int i = 0; i < e->n_runs; i++) {
         const struct run *u = &e->run[i];
-        fetch_half(h, 0, u->n);
         scores_of_run(e, u);
         mask_edges(e, u);
         hide_half(e, u, h->both[i], h->both[i] + h->first[i], 0);
@@ -84,7 +69,6 @@ static void flush_halves(struct halves *h)
     for (int i = 0; i < e->n_runs; i++) {
         struct run *u = &e->run[i];
         int64_t rows = u->rows, one = h->both[i] + h->first[i];
-        fetch_half(h, 1, 2 * u->n);
         u->rows = h->both[i];
         values_of_run(e, u);
         values_of_half(e, u, u->rows, one, 0);
@@ -140,8 +124,7 @@ static void tile_halves(const struct kern_tile *t, const struct kern_kv *kv, con
     struct halves h;
     uint64_t all = all_rows(t->rows);
     start(&h.e, t, kv);
-    h.list = half, h.n = n;
-    h.next[0] = h.next[1] = 0;
+    h.e.ahead = half, h.e.n_ahead = n, h.e.ahead_halves = 1;
     h.see[0] = h.see[1] = 0;
     for (int64_t i = 0; i < n;) {
         int32_t block = half[i] / 2;
@@ -149,7 +132,7 @@ static void tile_halves(const struct kern_tile *t, const struct kern_kv *kv, con
         for (; i < n && half[i] / 2 == block; i++)
             see[half[i] % 2] |= mask ? mask[i] & all : all;
         for (int what = 0; what < 2; what++)
-            h.next[what] = h.next[what] > i + AHEAD ? h.next[what] : i + AHEAD;
+            h.e.next[what] = h.e.next[what] > i + AHEAD ? h.e.next[what] : i + AHEAD;
         push_halves(&h, block, see[0], see[1]);
     }
     flush_halves(&h);

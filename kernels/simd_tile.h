@@ -39,8 +39,9 @@ struct engine {
     struct run run[RUNS];
     int n_runs, longest;
     const int32_t *ahead;        /* blocks that come, NULL: unknown */
+    int ahead_halves;            /* 1: half blocks */
     int64_t n_ahead, next[2];    /* how many; the next to fetch of keys, of values */
-    int64_t line[2];             /* of it */
+    int64_t line[2];             /* where in it, in bytes */
     uint64_t mask;               /* of the last run */
     uint8_t used[KERN_MAX_ROWS]; /* blocks in each row's line */
 };
@@ -50,15 +51,20 @@ struct engine {
 INL void fetch_some(struct engine *e, const int what)
 {
     enum { LINES = 6 };
-    int64_t each = (e->steps * KERN_KB * (int64_t)sizeof(float) + 63) / 64; /* values of an odd d in bf16 take no more */
-    if (e->next[what] >= e->n_ahead)
+    int64_t i = e->next[what], half = e->ahead_halves;
+    if (i >= e->n_ahead)
         return;
-    const char *p = (const char *)(what ? e->kv->v : e->kv->k) + e->ahead[e->next[what]] * each * 64;
-    int64_t from = e->line[what], to = from + LINES < each ? from + LINES : each;
-    for (int64_t i = from; i < to; i++)
-        __builtin_prefetch(p + i * 64, 0, 2);
-    e->line[what] = to == each ? 0 : to;
-    e->next[what] += to == each;
+    if (half && !what && i > 0 && e->ahead[i - 1] / 2 == e->ahead[i] / 2) { /* a line of keys holds both halves of a dim */
+        e->next[what]++;
+        return;
+    }
+    int64_t bytes = e->steps * KERN_KB * (int64_t)sizeof(float) >> (what ? half : 0); /* values of an odd d in bf16 take no more */
+    const char *p = (const char *)(what ? e->kv->v : e->kv->k) + (e->ahead[i] >> (what ? 0 : half)) * bytes;
+    int64_t from = e->line[what], to = from + LINES * 64 < bytes ? from + LINES * 64 : bytes;
+    for (int64_t at = from; at < to; at += 64)
+        __builtin_prefetch(p + at, 0, 2);
+    e->line[what] = to == bytes ? 0 : to;
+    e->next[what] += to == bytes;
 }
 
 /* ---- scores of a run ---- */
@@ -371,6 +377,7 @@ static void start(struct engine *e, const struct kern_tile *t, const struct kern
     e->lanes = tile_lanes(t);
     e->n_runs = e->longest = 0;
     e->ahead = NULL;
+    e->ahead_halves = 0;
     e->n_ahead = e->next[0] = e->next[1] = e->line[0] = e->line[1] = 0;
     e->mask = 0;
     memset(e->used, 0, sizeof e->used);
