@@ -127,6 +127,8 @@ size_t sparse_query_bytes(const struct sparse_run *r, int64_t n); /* that sparse
 int sparse_queries(struct sparse_run *r);
 void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t i, int64_t n);
 void sparse_attend(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t i, int64_t n);
+/* The union of the tile's lists in w->block, with the rows that see each in w->mask; returns how many. n tokens of `heads` rows. */
+int64_t sparse_masks(struct sparse_lane *w, int64_t n, int64_t heads);
 /* Mixes summaries of what token `tok` of the tile has not chosen into rows row .. row+heads-1 of w->o and w->lse; h0: the
  * rank's first head of these. */
 struct sparse_rows {

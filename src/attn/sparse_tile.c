@@ -89,8 +89,7 @@ void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t un
     w->stats.select_s += timer_now() - start;
 }
 
-/* The union of the tile's lists, with the rows that see each. */
-static int64_t masks(struct sparse_lane *w, int64_t n, int64_t heads)
+int64_t sparse_masks(struct sparse_lane *w, int64_t n, int64_t heads)
 {
     int64_t first = INT64_MAX, last = -1, m = 0;
     for (int64_t x = 0; x < n; x++) {
@@ -164,7 +163,7 @@ static void run_tile(const struct sparse_run *r, struct sparse_lane *w, struct k
         t->share = heads;
         k->tile_gather(t, kv, w->at->ptr, w->at->list);
     } else {
-        int64_t m = masks(w, n, heads);
+        int64_t m = sparse_masks(w, n, heads);
         (r->o->block < KERN_KB ? k->tile_halves : k->tile_blocks)(t, kv, w->block, w->mask, m);
     }
     k->tile_end(t, w->lse);

@@ -46,6 +46,8 @@ int identity_job(const struct job *j, struct buf *out)
     int rc = buf_printf(out, "run: seed = %lld\nrun: sparsity = %lld\n", (long long)j->run.seed, (long long)j->run.sparsity);
     if (j->run.sparsity > 0 && !rc) /* both say what /sparsity counts: shards that counted otherwise do not add up */
         rc = buf_printf(out, "run: maps = %lld\n", (long long)j->run.maps);
+    if (j->run.calibrate && !rc) /* what tiles are counted by */
+        rc = buf_printf(out, "run: calibrate = true\n");
     for (int i = 0; i < j->n_models && !rc; i++) {
         snprintf(group, sizeof group, "models.[%d]", i);
         snprintf(label, sizeof label, "model %s", j->model[i].name);

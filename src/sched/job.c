@@ -63,6 +63,7 @@ static const struct cfg_field run_fields[] = {
     CFG_REAL(struct job_run, margin_s, 60, 0, 1e5, "stop so long before the Slurm end time (merging included)"),
     CFG_INT(struct job_run, sparsity, 256, 0, 1e9, "statistics of attention from one query row in so many (under 1 % of the time at 256; its cost: /timing/cells/sparsity_s); 0: none"),
     CFG_INT(struct job_run, maps, 1, 0, 1e6, "with sparsity: maps of what the first so many samples of each dataset attend to"),
+    CFG_BOOL(struct job_run, calibrate, false, "measure what attention's sparse kernels cost for the first model on rank 0 when the job first starts, instead of fixed cost_blocks and cost_gather; kept with the job. Scores are the same, counts of strategies (/layers/tile_*) then differ from machine to machine and from job to job"),
     CFG_BOOL(struct job_run, text, true, "keep generated texts in the results"),
     CFG_BOOL(struct job_run, compress, true, "compress the result file"),
     CFG_END,

@@ -48,7 +48,7 @@ struct job_run {
     int64_t threads, tensor, seed, batch_tokens, batch_samples, tries, sparsity, maps;
     double beat_s, dead_s, hang_s, grace_s, shard_s, memory_gb, margin_s;
     const char *isa, *policy;
-    bool text, compress;
+    bool text, compress, calibrate;
 };
 
 struct job {

@@ -15,6 +15,8 @@
 
 #include <stdint.h>
 
+#include "attn/costs.h"
+
 struct comm_group;
 struct gathered;
 struct work;
@@ -33,6 +35,7 @@ struct merge_info {
     double wall_s;
     const char *state;            /* "complete", "incomplete", "failed samples" */
     const char *isa, *code[8][2]; /* name, text; ends with a NULL name */
+    struct attn_costs costs;      /* calibrated; zeros: not */
     const struct merge_rank *rank;
     int n_ranks;
 };

@@ -80,6 +80,10 @@ void merge_environment(struct merge_out *o)
     h5_attr_i64(o->f, "/environment", "groups", o->i->groups);
     h5_attr_i64(o->f, "/environment", "ranks_per_group", o->i->tensor);
     h5_attr_i64(o->f, "/environment", "threads_per_rank", o->i->threads);
+    if (o->w->job->run.calibrate) {
+        h5_attr_f64(o->f, "/environment", "cost_blocks", o->i->costs.cost_blocks);
+        h5_attr_f64(o->f, "/environment", "cost_gather", o->i->costs.cost_gather);
+    }
     shared_number(o, "ranks_lost", o->i->dead);
     shared_number(o, "wall_s", o->i->wall_s);
 }

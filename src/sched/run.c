@@ -14,6 +14,7 @@
 #include "comm/comm.h"
 #include "comm/comm_msg.h"
 #include "io/file.h"
+#include "sched/costs.h"
 #include "sched/deal.h"
 #include "sched/exec.h"
 #include "sched/gather.h"
@@ -54,7 +55,8 @@ struct run {
     int groups;            /* of the phase that ran last, with its tensor */
     int last_tensor;
     size_t memory;
-    int64_t *sizes; /* (cells,) samples */
+    int64_t *sizes;          /* (cells,) samples */
+    struct attn_costs costs; /* zeros unless run.calibrate */
     struct worker_times times;
     uint8_t *dead; /* (ranks,) */
     struct master_result result;
@@ -183,6 +185,7 @@ static int start(struct run *r)
     rc = rc ? rc : comm_agree(r->world, work_open(&r->work, r->job));
     rc = rc ? rc : open_data(r);
     rc = rc ? rc : open_store(r);
+    rc = rc ? rc : costs_open(r->job, r->store.folder, r->o->fresh, r->world, &r->costs);
     rc = rc ? rc : open_phases(r);
     return rc ? rc : open_exec(r);
 }
@@ -245,7 +248,8 @@ static int merge(struct run *r, const struct comm_group *g, FILE *out)
                               .dead = r->result.n_dead,
                               .wall_s = r->result.wall_s,
                               .isa = r->job->run.isa,
-                              .state = state_of(r)};
+                              .state = state_of(r),
+                              .costs = r->costs};
     int rc = gather_open(&x, r->work, &r->store, r->sizes, g);
     if (rc)
         return rc;

@@ -1,6 +1,7 @@
 /* The folder of finished shards beside the result file: OUTPUT.shards/
  *
  *     job.txt   what decides the results: a job that differs is refused      lock   one master at a time
+ *     costs.txt   with run.calibrate: what attention's kernels cost where the job first began
  *     c00002-p0000000128-n0000016.shard ...   finished work                  status.json   for people and scripts */
 #ifndef AST_SCHED_STORE_H
 #define AST_SCHED_STORE_H

@@ -1,6 +1,7 @@
 /* Selection against plain loops: every block size, f32 and bf16, and the sampled statistics. */
 #include <stdint.h>
 
+#include "attn/costs.h"
 #include "attn/sparse.h"
 #include "attn/sparsity.h"
 #include "base/arena.h"
@@ -234,6 +235,18 @@ static void bad_options_are_refused(void)
     err_clear();
 }
 
+static void costs_are_times(void)
+{
+    static const int64_t shape[][2] = {{1, 16}, {3, 64}, {65, 8}}; /* heads, width */
+    struct kern_table kern;
+    T_CHECK(kern_select(&kern, NULL) == 0);
+    for (int i = 0; i < 3; i++) {
+        struct attn_costs c = {-1, -1};
+        T_EQ(attn_costs_measure(&c, &kern, shape[i][0], shape[i][1]), ERR_OK);
+        T_CHECK(c.cost_blocks >= 0.01 && c.cost_blocks < 1e6 && c.cost_gather >= 0.01 && c.cost_gather < 1e6);
+    }
+}
+
 int main(int argc, char **argv)
 {
     t_start(&argc, &argv);
@@ -243,5 +256,6 @@ int main(int argc, char **argv)
     T_RUN(statistics_equal_plain_sums);
     T_RUN(trained_beta_replaces_the_option);
     T_RUN(bad_options_are_refused);
+    T_RUN(costs_are_times);
     return t_done();
 }
