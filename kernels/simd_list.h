@@ -7,26 +7,26 @@
 enum { LIST_KEYS = 4, LIST_VECS = 4, LIST_AHEAD = 8 };
 #define LIST_UNROLL _Pragma("GCC unroll 8")
 
-/* keys i .. i+n-1: one chain of steps each, whatever n */
-INL void list_products(const int n, const struct kern_list *c, int64_t i)
+/* Products of LIST_KEYS keys, a chain of steps each: idx (LIST_KEYS,) */
+INL void list_products(const struct kern_list *c, const int32_t *idx, float *y)
 {
     const float *row[LIST_KEYS];
     vf acc[LIST_KEYS];
     int64_t j = 0, d = c->dim;
-    LIST_UNROLL for (int u = 0; u < n; u++)
+    LIST_UNROLL for (int u = 0; u < LIST_KEYS; u++)
     {
-        row[u] = c->rows + (int64_t)c->idx[i + u] * c->stride;
+        row[u] = c->rows + (int64_t)idx[u] * c->stride;
         acc[u] = vzero();
     }
     for (; j + W <= d; j += W) {
         vf x = vload(c->x + j);
-        LIST_UNROLL for (int u = 0; u < n; u++) acc[u] = vfma(vload(row[u] + j), x, acc[u]);
+        LIST_UNROLL for (int u = 0; u < LIST_KEYS; u++) acc[u] = vfma(vload(row[u] + j), x, acc[u]);
     }
     if (j < d) {
         vf x = vload_n(c->x + j, d - j);
-        LIST_UNROLL for (int u = 0; u < n; u++) acc[u] = vfma(vload_n(row[u] + j, d - j), x, acc[u]);
+        LIST_UNROLL for (int u = 0; u < LIST_KEYS; u++) acc[u] = vfma(vload_n(row[u] + j, d - j), x, acc[u]);
     }
-    LIST_UNROLL for (int u = 0; u < n; u++) c->y[i + u] = vsum(acc[u]);
+    vsum4(acc, y);
 }
 
 /* Rows lie anywhere: ask for those to come. */
@@ -44,10 +44,17 @@ static void list_scores(const struct kern_list *c)
     int64_t i = 0;
     for (; i + LIST_KEYS <= c->n; i += LIST_KEYS) {
         list_ahead(c, i);
-        list_products(LIST_KEYS, c, i);
+        list_products(c, c->idx + i, c->y + i);
     }
-    for (; i < c->n; i++)
-        list_products(1, c, i);
+    if (i < c->n) { /* the last one stands in for those that are not there: cheaper than one after the other */
+        int32_t idx[LIST_KEYS];
+        float y[LIST_KEYS];
+        for (int64_t u = 0; u < LIST_KEYS; u++)
+            idx[u] = c->idx[i + u < c->n ? i + u : c->n - 1];
+        list_products(c, idx, y);
+        for (int64_t u = 0; i + u < c->n; u++)
+            c->y[i + u] = y[u];
+    }
 }
 
 /* dims j .. of nv vectors (tail: so many dims, nv 1): even and odd keys in a chain each */

@@ -95,6 +95,16 @@ INL float vsum(vf a)
 {
     return _mm512_reduce_add_ps(a);
 }
+/* vsum of each of four, the same bits, in order */
+INL void vsum4(const vf a[4], float out[4])
+{
+    vf x = _mm512_add_ps(_mm512_shuffle_f32x4(a[0], a[1], 0x44), _mm512_shuffle_f32x4(a[0], a[1], 0xEE)); /* 256 bits each */
+    vf y = _mm512_add_ps(_mm512_shuffle_f32x4(a[2], a[3], 0x44), _mm512_shuffle_f32x4(a[2], a[3], 0xEE));
+    x = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xDD)); /* 128 bits each */
+    x = _mm512_add_ps(x, _mm512_permute_ps(x, 0x4E));
+    x = _mm512_add_ps(x, _mm512_permute_ps(x, 0xB1));
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, x)));
+}
 INL float vtop(vf a)
 {
     return _mm512_reduce_max_ps(a);

@@ -7,7 +7,7 @@
 #include "base/arena.h"
 #include "base/rng.h"
 
-enum { HASH_ROWS = 16, ROOM = 1 << 20 }; /* tokens hashed together; chosen keys that a thread holds, unless one token has more */
+enum { HASH_ROWS = 16, ROOM = 1 << 21 }; /* tokens hashed together; chosen keys that a thread holds, unless one token has more */
 
 static int64_t min64(int64_t a, int64_t b)
 {
@@ -92,6 +92,7 @@ size_t lsh_lane_cut(struct lsh_lane *w, unsigned char *base, const struct lsh *l
     w->s = take(base, &at, keys, sizeof(float));
     w->q = take(base, &at, most * l->d, sizeof(float));
     w->mix = take(base, &at, l->d, sizeof(float));
+    w->copy = take(base, &at, keys > LSH_BLOCK ? min64(slots, LSH_BLOCK) * l->d : 0, sizeof(float));
     if (base)
         memset(w->bits, 0, (size_t)(slots / 64 + 1) * sizeof *w->bits);
     return at;
@@ -305,6 +306,36 @@ bool lsh_next(struct lsh_part *t, int64_t tokens)
 
 /* ---- lists ---- */
 
+/* Goes back along all lists of a query, a node each: those of the next one are fetched while keys of this one are collected. */
+static void fetch(const struct lsh_part *t, struct lsh_lane *w, int64_t kh)
+{
+    for (int64_t r = 0; r < t->l->R; r++)
+        if (w->next[r] > 0) {
+            const struct lsh_node *node = nodes(t, kh, r);
+            w->next[r] = node[w->next[r] / (LSH_NODE + 1)].before;
+            __builtin_prefetch(&node[w->next[r] / (LSH_NODE + 1)]);
+            __builtin_prefetch(&node[w->next[r] / (LSH_NODE + 1)].slot[LSH_NODE - 1]);
+        }
+}
+
+static const int32_t *seen_by(const struct lsh_part *t, const struct lsh_group *g, int64_t i)
+{
+    return t->seen + ((g->x0 + i / g->heads) * t->l->H + g->h0 + i % g->heads) * t->l->R;
+}
+
+/* Query i's lists are next; their newest nodes are asked for a query before that. */
+static void begin_fetch(const struct lsh_part *t, struct lsh_lane *w, const struct lsh_group *g, int64_t i)
+{
+    int64_t last = g->n * g->heads - 1, kh = g->h0 / (t->l->H / t->l->K);
+    const int32_t *after = seen_by(t, g, min64(i + 1, last));
+    memcpy(w->next, seen_by(t, g, min64(i, last)), (size_t)t->l->R * sizeof *w->next);
+    for (int64_t r = 0; r < t->l->R; r++) {
+        const struct lsh_node *node = nodes(t, kh, r) + after[r] / (LSH_NODE + 1);
+        __builtin_prefetch(node);
+        __builtin_prefetch(&node->slot[LSH_NODE - 1]);
+    }
+}
+
 /* Adds the last 2 c keys of a list from `place` on to the n keys found, but none before slot `first` and none twice. */
 static int64_t walk(struct lsh_lane *w, const struct lsh_node *node, int64_t place, int64_t reach, int64_t first, int64_t n)
 {
@@ -312,7 +343,6 @@ static int64_t walk(struct lsh_lane *w, const struct lsh_node *node, int64_t pla
         const struct lsh_node *e = &node[place / (LSH_NODE + 1)];
         int64_t fill = place % (LSH_NODE + 1);
         place = e->before;
-        __builtin_prefetch(&node[place / (LSH_NODE + 1)]);
         for (int64_t i = fill - 1; i >= max64(0, fill - reach); i--) {
             int64_t j = e->slot[i];
             uint64_t *word = &w->bits[j / 64], bit = 1ull << j % 64;
@@ -333,13 +363,16 @@ static void sort(struct lsh_lane *w, int64_t i, int64_t n)
     int32_t *id = w->id + i * w->cap, *ptr = w->ptr + i * (w->blocks + 1);
     memset(ptr, 0, (size_t)(w->blocks + 1) * sizeof *ptr);
     for (int64_t x = 0; x < n; x++) {
-        w->bits[w->list[x] / 64] = 0;
-        ptr[w->list[x] / LSH_BLOCK + 1]++;
+        uint32_t slot = (uint32_t)w->list[x];
+        w->bits[slot / 64] = 0;
+        ptr[slot / LSH_BLOCK + 1]++;
     }
     for (int64_t b = 0; b < w->blocks; b++)
         ptr[b + 1] += ptr[b];
-    for (int64_t x = 0; x < n; x++)
-        id[ptr[w->list[x] / LSH_BLOCK]++] = w->list[x];
+    for (int64_t x = 0; x < n; x++) {
+        uint32_t slot = (uint32_t)w->list[x];
+        id[ptr[slot / LSH_BLOCK]++] = (int32_t)(slot % LSH_BLOCK);
+    }
     for (int64_t b = w->blocks; b > 0; b--)
         ptr[b] = ptr[b - 1];
     ptr[0] = 0;
@@ -347,19 +380,22 @@ static void sort(struct lsh_lane *w, int64_t i, int64_t n)
 
 /* Keys of the union, each once, for query i of the group: the own first unless it must not be seen, then round by round from
  * the newest back. */
-static void choose(const struct lsh_part *t, struct lsh_lane *w, int64_t i, int64_t x, int64_t h)
+static void choose(const struct lsh_part *t, struct lsh_lane *w, const struct lsh_group *g, int64_t i)
 {
     const struct lsh *l = t->l;
-    int64_t kh = h / (l->H / l->K), at = t->at + x, window = t->c->shape->window, n = 0, own = at + t->g->gap;
-    int64_t from = window > 0 ? max64(0, at - window + 1) : 0, first = from + lsh_stage_of(l, from)->gap;
-    const int32_t *seen = t->seen + (x * l->H + h) * l->R;
+    int64_t kh = g->h0 / (l->H / l->K), at = t->at + g->x0 + i / g->heads, own = at + t->g->gap, n = 0;
+    int64_t window = t->c->shape->window, from = window > 0 ? max64(0, at - window + 1) : 0;
+    int64_t first = from + lsh_stage_of(l, from)->gap, steps = (l->reach / LSH_NODE + l->R) / l->R;
+    const int32_t *seen = seen_by(t, g, i);
+    begin_fetch(t, w, g, i + 1);
     w->bits[own / 64] |= 1ull << own % 64;
     w->list[0] = (int32_t)own;
     n = l->shared ? 0 : 1;
-    for (int64_t r = 0; r < l->R; r++)
-        __builtin_prefetch(&nodes(t, kh, r)[seen[r] / (LSH_NODE + 1)]);
-    for (int64_t r = 0; r < l->R; r++)
+    for (int64_t r = 0; r < l->R; r++) {
+        for (int64_t k = 0; k < steps; k++)
+            fetch(t, w, kh);
         n = walk(w, nodes(t, kh, r), seen[r], l->reach, first, n);
+    }
     w->bits[own / 64] = 0;
     if (n == 0)
         w->list[n++] = (int32_t)own;
@@ -372,11 +408,26 @@ int64_t lsh_row_of(const struct lsh_part *t, const struct lsh_group *g, int64_t 
     return (t->at - t->c->pos + g->x0 + i / g->heads) * t->l->H + g->h0 + i % g->heads;
 }
 
-bool lsh_in_block(const struct lsh_part *t, const struct lsh_lane *w, int64_t i, int64_t block, struct kern_list *list)
+bool lsh_in_block(const struct lsh_lane *w, int64_t i, int64_t block, struct kern_list *list)
 {
     const int32_t *ptr = w->ptr + i * (w->blocks + 1) + block;
-    *list = (struct kern_list){.n = ptr[1] - ptr[0], .dim = t->l->d, .stride = t->l->row, .idx = w->id + i * w->cap + ptr[0]};
+    list->n = ptr[1] - ptr[0], list->idx = w->id + i * w->cap + ptr[0];
     return list->n > 0;
+}
+
+void lsh_block(const struct lsh_part *t, struct lsh_lane *w, int64_t n, int64_t block, int64_t which, struct kern_list *list)
+{
+    const struct lsh *l = t->l;
+    int64_t d = l->d, first = block * LSH_BLOCK, rows = min64(LSH_BLOCK, w->slots - first), keys = 0;
+    *list = (struct kern_list){.dim = d, .stride = l->row, .rows = lsh_row(l, first, which)};
+    for (int64_t i = 0; i < n && keys <= LSH_BLOCK; i++)
+        keys += w->ptr[i * (w->blocks + 1) + block + 1] - w->ptr[i * (w->blocks + 1) + block];
+    if (keys <= LSH_BLOCK)
+        return;
+    for (int64_t x = 0; x < rows; x++) {
+        memcpy(w->copy + x * d, list->rows + x * l->row, (size_t)d * sizeof(float));
+    }
+    list->rows = w->copy, list->stride = d;
 }
 
 int64_t lsh_count(const struct lsh_lane *w, int64_t i)
@@ -407,17 +458,19 @@ void lsh_weights(const struct lsh_part *t, struct lsh_lane *w, const struct lsh_
     int64_t d = l->d, n = g->n * g->heads;
     struct kern_list list;
     for (int64_t i = 0; i < n; i++) {
-        choose(t, w, i, g->x0 + i / g->heads, g->h0 + i % g->heads);
+        choose(t, w, g, i);
         for (int64_t j = 0; j < d; j++)
             w->q[i * d + j] = c->q[lsh_row_of(t, g, i) * d + j] * c->shape->scale;
     }
-    for (int64_t b = 0; b < w->blocks; b++)
+    for (int64_t b = 0; b < w->blocks; b++) {
+        lsh_block(t, w, n, b, g->h0 / (l->H / l->K), &list);
         for (int64_t i = 0; i < n; i++)
-            if (lsh_in_block(t, w, i, b, &list)) {
-                list.rows = lsh_row(l, 0, g->h0 / (l->H / l->K)), list.x = w->q + i * d;
+            if (lsh_in_block(w, i, b, &list)) {
+                list.x = w->q + i * d;
                 list.y = w->s + lsh_place(w, i, b);
                 c->kern->list_scores(&list);
             }
+    }
     for (int64_t i = 0; i < n; i++) {
         float sum, *s = w->s + i * w->cap, top = c->kern->exp_row(s, s, lsh_count(w, i), &sum);
         c->kern->scale(s, 1 / sum, lsh_count(w, i));

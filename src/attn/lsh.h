@@ -13,19 +13,19 @@
 #include "attn/attn.h"
 
 enum { LSH_PART = 1024 };                   /* tokens entered before their rows are computed */
-enum { LSH_GROUP = 256, LSH_BLOCK = 2048 }; /* tokens that go over the keys together; slots they pass at a time */
+enum { LSH_GROUP = 512, LSH_BLOCK = 4096 }; /* tokens that go over the keys together; slots they pass at a time */
 
 struct lsh_opts { /* of the method */
     int64_t rounds, buckets, chunk, seed;
     bool shared_qk;
 };
 
-enum { LSH_NODE = 15 };
-struct lsh_node {                   /* of a bucket's list: a cache line */
+enum { LSH_NODE = 31, LSH_ROUNDS = 64 };
+struct lsh_node {                   /* of a bucket's list: two cache lines, which come together */
     int32_t slot[LSH_NODE], before; /* oldest first; the full node before it, as a place; 0: none */
 };
 
-/* Place in a list: node * 16 + its keys up to there (1 .. 15); 0: none. */
+/* Place in a list: node * 32 + its keys up to there (1 .. 31); 0: none. */
 struct lsh_stage {
     uint64_t draw;           /* which directions: its level if they grow, one set for all if not */
     int64_t start, len, gap; /* its tokens; slot = token + gap */
@@ -53,8 +53,10 @@ struct lsh_lane {         /* one thread's room */
     int32_t *list;        /* (cap + 1,) */
     int64_t cap, queries; /* keys of a query, at most; queries that fit */
     int64_t blocks, slots;
-    int32_t *id, *ptr;  /* (queries, cap) slots by block; (queries, blocks + 1) where a block's begin */
-    float *s, *q, *mix; /* (queries, cap), (queries, d), (d,) */
+    int32_t *id, *ptr;        /* (queries, cap) slots by block; (queries, blocks + 1) where a block's begin */
+    float *s, *q, *mix;       /* (queries, cap), (queries, d), (d,) */
+    float *copy;              /* (LSH_BLOCK, d): a block's keys or values side by side */
+    int32_t next[LSH_ROUNDS]; /* where the lists of the query to come are fetched */
     double pairs;
 };
 
@@ -89,8 +91,11 @@ struct lsh_group lsh_group_of(const struct lsh_part *t, const struct lsh_lane *w
  * (queries, cap), the softmax in the order of w->id; w->q (queries, d) scaled; c->lse unless it is NULL. */
 void lsh_weights(const struct lsh_part *t, struct lsh_lane *w, const struct lsh_group *g);
 int64_t lsh_row_of(const struct lsh_part *t, const struct lsh_group *g, int64_t i); /* of the chunk's (n, H) */
-/* The keys of query i in a block, without rows, x and y: false if there are none. */
-bool lsh_in_block(const struct lsh_part *t, const struct lsh_lane *w, int64_t i, int64_t block, struct kern_list *list);
+/* Begins a block for the group's n queries: where rows idx[i] of key head `which` stand (values: K + KV head), side by side in
+ * w->copy if that pays, else as they are stored. Until the next call. */
+void lsh_block(const struct lsh_part *t, struct lsh_lane *w, int64_t n, int64_t block, int64_t which, struct kern_list *list);
+/* The keys of query i in the block begun, without x and y: false if there are none. */
+bool lsh_in_block(const struct lsh_lane *w, int64_t i, int64_t block, struct kern_list *list);
 int64_t lsh_count(const struct lsh_lane *w, int64_t i);                /* keys of query i */
 int64_t lsh_place(const struct lsh_lane *w, int64_t i, int64_t block); /* of its first key in a block, in (queries, cap) */
 

@@ -18,14 +18,15 @@
  *
  * What is kept of a sequence stands in attn/lsh.h, the gradient in attn/reformer_grad.c.
  * Rows lie anywhere, and those of a long sequence are in no cache. So the tokens of a group choose first, and then all of them
- * go over the sequence together, LSH_BLOCK slots after LSH_BLOCK whose rows stay in the second cache: once for scores, and once
- * for values. A token's sums run block by block, whoever is in its group.
+ * go over the sequence together, LSH_BLOCK slots after LSH_BLOCK whose rows are copied side by side into the second cache (where
+ * they stand, those of one head share few of its sets): once for scores, and once for values. While a token collects its keys
+ * the nodes of the next one's lists are fetched. A token's sums run block by block, whoever is in its group.
  *
  *   source   Kitaev et al. 2020 (arXiv 2001.04451), 2; R = 8, c = 64; two factors: the authors' code
  *   cost     a token sees at most 2 c R keys, with buckets = 0 about 3/4 c R; hashing R (b_1 + b_2) d flops with b_1 b_2 ~ t/c.
- *            bench_baselines: N^1.2 from 4k to 64k (pairs alone N^1.05: the first tokens see fewer; the rest is caches).
+ *            bench_baselines: N^1.15 from 4k to 64k (pairs alone N^1.05: the first tokens see fewer; the rest is caches).
  *            With a fixed number of buckets lists fill until 2 b c tokens, and hashing takes R b d flops
- *   memory   one copy of keys and values in float, whose rows can be read singly, and about 10 K R bytes of lists a token */
+ *   memory   one copy of keys and values in float, whose rows can be read singly, and about 12 K R bytes of lists a token */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -38,7 +39,7 @@
 
 /* clang-format off */
 static const struct cfg_field fields[] = {
-    CFG_INT(struct lsh_opts, rounds, 8, 1, 64, "hashes, R: keys of any of them are seen"),
+    CFG_INT(struct lsh_opts, rounds, 8, 1, LSH_ROUNDS, "hashes, R: keys of any of them are seen"),
     CFG_INT(struct lsh_opts, buckets, 0, 0, 65536, "buckets of a hash, even; 0: by the paper, growing with the position t: the power of two in (t/chunk, 2 t/chunk]"),
     CFG_INT(struct lsh_opts, chunk, 64, 1, 8192, "c: a token sees the last 2 c keys of its bucket in each round"),
     CFG_BOOL(struct lsh_opts, shared_qk, false, "keys are the normalised queries, as the paper trains it"),
@@ -94,14 +95,15 @@ static void attend(const struct lsh_part *t, struct lsh_lane *w, const struct ls
     lsh_weights(t, w, g);
     for (int64_t i = 0; i < n; i++)
         memset(c->out + lsh_row_of(t, g, i) * d, 0, (size_t)d * sizeof(float));
-    for (int64_t b = 0; b < w->blocks; b++)
+    for (int64_t b = 0; b < w->blocks; b++) {
+        lsh_block(t, w, n, b, l->K + g->h0 / (l->H / l->G), &list);
         for (int64_t i = 0; i < n; i++)
-            if (lsh_in_block(t, w, i, b, &list)) {
-                list.rows = lsh_row(l, 0, l->K + g->h0 / (l->H / l->G)), list.y = w->mix;
-                list.x = w->s + lsh_place(w, i, b);
+            if (lsh_in_block(w, i, b, &list)) {
+                list.x = w->s + lsh_place(w, i, b), list.y = w->mix;
                 k->list_mix(&list);
                 k->add(c->out + lsh_row_of(t, g, i) * d, w->mix, d);
             }
+    }
 }
 
 static void attend_all(const struct lsh_part *t, struct lsh_lane *w, int threads)

@@ -67,13 +67,15 @@ static void scores_grad(const struct retrace *x, const struct lsh_part *t, struc
     struct lsh_lane *w = &r->w;
     int64_t d = l->d, n = g->n * g->heads;
     struct kern_list list;
-    for (int64_t b = 0; b < w->blocks; b++)
+    for (int64_t b = 0; b < w->blocks; b++) {
+        lsh_block(t, w, n, b, l->K + g->h0 / (l->H / l->G), &list);
         for (int64_t i = 0; i < n; i++)
-            if (lsh_in_block(t, w, i, b, &list)) {
-                list.rows = lsh_row(l, 0, l->K + g->h0 / (l->H / l->G)), list.x = x->a->dout + lsh_row_of(t, g, i) * d;
+            if (lsh_in_block(w, i, b, &list)) {
+                list.x = x->a->dout + lsh_row_of(t, g, i) * d;
                 list.y = r->ds + lsh_place(w, i, b);
                 k->list_scores(&list);
             }
+    }
     for (int64_t i = 0; i < n; i++) {
         int64_t row = lsh_row_of(t, g, i) * d, count = lsh_count(w, i);
         float *ds = r->ds + i * w->cap, dot = k->dot(x->a->dout + row, x->call.out + row, d);
@@ -94,19 +96,22 @@ static void group_grad(const struct retrace *x, const struct lsh_part *t, struct
     scores_grad(x, t, r, g);
     for (int64_t i = 0; i < n; i++)
         memset(x->a->dq + lsh_row_of(t, g, i) * d, 0, (size_t)d * sizeof(float));
-    for (int64_t b = 0; b < w->blocks; b++)
+    for (int64_t b = 0; b < w->blocks; b++) {
+        int64_t first = b * LSH_BLOCK;
+        lsh_block(t, w, n, b, g->h0 / (l->H / l->K), &list);
         for (int64_t i = 0; i < n; i++) {
             int64_t row = lsh_row_of(t, g, i) * d, at = lsh_place(w, i, b);
-            if (!lsh_in_block(t, w, i, b, &list))
+            if (!lsh_in_block(w, i, b, &list))
                 continue;
-            list.rows = lsh_row(l, 0, g->h0 / (l->H / l->K)), list.x = r->ds + at, list.y = w->mix;
+            list.x = r->ds + at, list.y = w->mix;
             k->list_mix(&list);
             k->axpy(x->a->dq + row, x->call.shape->scale, w->mix, d);
             for (int64_t j = 0; j < list.n; j++) {
-                k->axpy(r->acc_k + list.idx[j] * d, r->ds[at + j], w->q + i * d, d);
-                k->axpy(r->acc_v + list.idx[j] * d, w->s[at + j], x->a->dout + row, d);
+                k->axpy(r->acc_k + (first + list.idx[j]) * d, r->ds[at + j], w->q + i * d, d);
+                k->axpy(r->acc_v + (first + list.idx[j]) * d, w->s[at + j], x->a->dout + row, d);
             }
         }
+    }
 }
 
 /* ---- a key head ---- */

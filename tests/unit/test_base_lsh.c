@@ -139,8 +139,36 @@ static void prefill_and_decoding_agree_to_the_bit(void)
     free(b);
 }
 
+static double product(const float *a, const float *b, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+/* Output is linear in values, and scores are a product of queries and keys: sum dv v = sum dout out, sum dk k = sum dq q. */
+static void gradients_agree(struct attn_call c, int64_t n, struct arena *mem)
+{
+    float *dout = ARENA_NEW0(mem, n, float), *dq = ARENA_NEW0(mem, n, float);
+    float *dk = ARENA_NEW0(mem, n, float), *dv = ARENA_NEW0(mem, n, float);
+    int64_t tokens = c.n;
+    struct arena step;
+    T_CHECK(!arena_open(&step, "step", c.method->backward_bytes(c.opts, c.shape, tokens)));
+    c.step = &step, c.pos = 0;
+    c.state = arena_alloc0(mem, (int64_t)c.method->state_bytes(c.opts, c.shape, tokens), 1);
+    for (int64_t i = 0; i < n; i++)
+        dout[i] = (float)rng_normal(5, 4, (uint64_t)i);
+    T_EQ(c.method->backward(&(struct attn_grad){&c, dout, dq, dk, dv}), ERR_OK);
+    double out = product(dout, c.out, n), scores = product(dq, c.q, n);
+    T_CHECK(fabs(out) > 1 && fabs(scores) > 1);
+    T_NEAR(product(dv, c.v, n), out, 1e-5);
+    T_NEAR(product(dk, c.k, n), scores, 1e-5);
+    arena_close(&step);
+}
+
 /* One head of LONG tokens, in chunks: more than are entered at once, in several blocks of slots. */
-enum { LONG = 5000, LONG_D = 8 };
+enum { LONG = 9000, LONG_D = 8 };
 static void run_long(int64_t chunk, const char *buckets, float *out)
 {
     static float q[LONG * LONG_D], k[LONG * LONG_D], v[LONG * LONG_D];
@@ -169,6 +197,8 @@ static void run_long(int64_t chunk, const char *buckets, float *out)
         kern.kv_append(&kv, c.k, c.v, LONG_D, c.n);
         T_EQ(c.method->run(&c), ERR_OK);
     }
+    if (chunk == LONG)
+        gradients_agree(c, LONG * LONG_D, &mem);
     arena_close(&step);
     arena_close(&mem);
     cfg_close(cfg);
