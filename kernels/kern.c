@@ -85,7 +85,7 @@ static void lay_over(struct kern_table *out, const struct kern_table *t)
 static void merge(struct kern_table *out, int isa)
 {
     *out = *tables[0];
-    for (int i = 1; i <= isa; i++)
+    for (int i = 1; i <= isa && i < N_ISAS; i++)
         lay_over(out, tables[i]);
 #define KERN_ISA(n, runs)
 #define KERN_PART(n, of, runs)                                                                                                     \

@@ -190,7 +190,7 @@ static void soft_sums(const struct kern_soft *c, float *sum, float *slope)
         a = vadd(a, m);
         b = vfma(m, vsub(vset1(1), m), b);
     }
-    float rest_m[W], m_sum = vsum(a), v_sum = vsum(b);
+    float rest_m[W] = {0}, m_sum = vsum(a), v_sum = vsum(b);
     if (i < c->n)
         vstore(rest_m, sigmoid_of(soft_z(c, i, c->n - i)));
     for (int64_t j = 0; i + j < c->n; j++) {

@@ -63,7 +63,7 @@ static void query(const struct sparse_run *r, int64_t unit, int64_t i, int64_t n
                 c->kern->axpy(u + x * e, 1 / (float)r->heads, q + (x * H + h) * d, d);
         }
     }
-    if (r->ctx) {
+    if (r->gate && r->ctx) {
         struct kern_rows m = {.rows = n, .in = r->f.d.hidden, .out = e, .y = u, .ldy = e};
         m.x = r->ctx + (i - r->ctx0) * m.in;
         m.ldx = m.in;

@@ -43,7 +43,7 @@ static struct tiling tiling(const struct attn_shape *s, int64_t pos, int64_t n)
     t.n = (pos + n - 1) / t.tokens - t.first + 1;
     t.part = max64(1, PART_BYTES / (s->dim * KERN_KB * 8));
     /* One by one where all keys fit a part, or where threads would wait for the last items. */
-    t.run = max64(1, min64(MOST_TILES, t.n * s->kv_heads * t.subs / (8 * omp_get_max_threads())));
+    t.run = max64(1, min64(MOST_TILES, t.n * s->kv_heads * t.subs / (8 * (int64_t)omp_get_max_threads())));
     if ((pos + n) / KERN_KB <= t.part || t.n == 1)
         t.run = 1;
     return t;
@@ -147,9 +147,12 @@ static void one_item(const struct attn_call *c, const struct tiling *t, int64_t 
 {
     struct item it = item_at(c, t, i);
     struct span s[MOST_TILES];
-    for (int64_t x = 0; x < it.n; x++)
+    int64_t first = INT64_MAX, last = 0;
+    for (int64_t x = 0; x < it.n; x++) {
         begin(c, t, &it, it.first + x, &r[x], &s[x]);
-    for (int64_t b = s[0].from; b < s[it.n - 1].to; b += t->part)
+        first = min64(first, s[x].from), last = max64(last, s[x].to);
+    }
+    for (int64_t b = first; b < last; b += t->part)
         for (int64_t x = 0; x < it.n; x++) {
             int64_t from = max64(b, s[x].from), to = min64(b + t->part, s[x].to);
             if (from < to)
@@ -204,7 +207,7 @@ static size_t scratch(const void *opts, const struct attn_shape *s, int64_t n, i
 {
     (void)opts;
     (void)n;
-    size_t rooms = arena_bytes(omp_get_max_threads() * MOST_TILES, room_bytes(s->dim)),
+    size_t rooms = arena_bytes((int64_t)omp_get_max_threads() * MOST_TILES, room_bytes(s->dim)),
            sampled = sparsity_chunk_bytes(s->dim, max_tokens);
     return rooms + sampled; /* one after the other, but then it would not grow in proportion to the length */
 }

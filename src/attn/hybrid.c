@@ -208,12 +208,12 @@ static void choose(const struct attn_call *c, const struct own *w, int64_t t)
 {
     const struct hybrid_opts *o = c->opts;
     for (int64_t h = 0; h < c->shape->heads; h++) {
-        const double *mass = w->mass + h * CANDIDATES;
+        const double *mass = w->mass + h * CANDIDATES, samples = *w->samples;
         int best = DENSE;
-        for (int v = 0; v<DENSE && * w->samples> 0; v++) {
+        for (int v = 0; v < DENSE && samples > 0; v++) {
             if (o->rule == BEST)
                 best = best == DENSE || mass[v] > mass[best] ? v : best;
-            else if (mass[v] >= o->mass * *w->samples && keys_of(o, c->shape, v, t) < keys_of(o, c->shape, best, t))
+            else if (mass[v] >= o->mass * samples && keys_of(o, c->shape, v, t) < keys_of(o, c->shape, best, t))
                 best = v;
         }
         w->choice[h] = best;
@@ -284,6 +284,7 @@ static int run(struct attn_call *c)
     int rc = room.out && room.lse && room.dense && room.variant ? pattern_open(&r, c, &ops) : ERR_NOMEM;
     if (!rc) {
         own_cut(&w, pattern_own(&r), H);
+        AST_ASSERT(w.mass && w.samples && w.choice);
         add_means(&r);
         for (int64_t i = 0; i < c->n; i += n) {
             int64_t t = c->pos + i;

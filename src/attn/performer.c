@@ -158,7 +158,8 @@ static int run(struct attn_call *c)
         double causal = (double)s->heads * ((double)c->n * (double)c->pos + (double)c->n * (double)(c->n + 1) / 2);
         c->stats->pairs_seen += causal;
         c->stats->pairs_causal += causal;
-        c->stats->tile_dense += (double)(s->heads * ((c->pos + c->n - 1) / FAVOR_OPEN - c->pos / FAVOR_OPEN + 1));
+        int64_t tiles = (c->pos + c->n - 1) / FAVOR_OPEN - c->pos / FAVOR_OPEN + 1;
+        c->stats->tile_dense += (double)(s->heads * tiles);
     }
     return lanes ? ERR_OK : ERR_NOMEM;
 }

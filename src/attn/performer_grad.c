@@ -352,6 +352,7 @@ int performer_backward(struct attn_grad *g)
     const int64_t n_group[2] = {c->n, a.group};
     size_t mark = arena_mark(c->step), each = room_cut(&r0, NULL, &a.z, n_group);
     favor_state_cut(&a.st, c->state, &a.z);
+    AST_ASSERT(a.st.w);
     double *work = ARENA_NEW(c->step, s->dim * s->dim, double);
     a.wt = work ? ARENA_NEW(c->step, a.z.m * a.z.d, float) : NULL;
     a.more = a.wt ? ARENA_NEW(c->step, (a.slices - 1) * s->kv_heads * 2 * a.n * a.z.d + 1, float) : NULL;

@@ -200,12 +200,14 @@ void sparsity_row(const struct attn_call *c, const struct sparsity_row *x, float
 {
     struct sparsity *s = c->stats->more;
     int64_t head = c->shape->head0 + x->head;
-    struct sparsity_cell row = {0}, *to = &s->cell[head * SPARSITY_BUCKETS + sparsity_bucket(x->token + 1)];
+    struct sparsity_cell row = {0};
+    const double *from = (const double *)(const void *)&row;
+    double *to = (double *)(void *)&s->cell[head * SPARSITY_BUCKETS + sparsity_bucket(x->token + 1)];
     double start = timer_now();
     measure(c, x, room, &row);
     for (int i = 0; i < SPARSITY_SUMS; i++) {
 #pragma omp atomic
-        (&to->rows)[i] += (&row.rows)[i];
+        to[i] += from[i];
     }
     if (s->span > 0) {
         double *map = s->map + head * CELLS;

@@ -7,7 +7,7 @@
 
 static _Thread_local char text[ERR_TEXT];
 
-int err_set(int code, const char *fmt, ...)
+int(err_set)(int code, const char *fmt, ...)
 {
     va_list ap;
     AST_ASSERT(code < 0);
@@ -19,7 +19,7 @@ int err_set(int code, const char *fmt, ...)
     return code;
 }
 
-int err_prefix(int code, const char *fmt, ...)
+int(err_prefix)(int code, const char *fmt, ...)
 {
     char head[ERR_TEXT], old[ERR_TEXT];
     va_list ap;

@@ -24,6 +24,12 @@ int err_set(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3))
 /* Puts "prefix: " before the sentence that is set, e.g. the file that was being read. Returns code. */
 int err_prefix(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* What the analyser cannot see: both return their code, so that what failed is not taken for what went well. */
+#ifdef __clang_analyzer__
+#define err_set(code, ...) ((void)err_set(code, __VA_ARGS__), (code))
+#define err_prefix(code, ...) ((void)err_prefix(code, __VA_ARGS__), (code))
+#endif
+
 /* This thread's sentence; "" if none. */
 const char *err_text(void);
 

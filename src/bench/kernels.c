@@ -211,7 +211,7 @@ static int vectors(struct bench *b)
     for (size_t i = 0; !rc && i < sizeof vector / sizeof *vector; i++) {
         struct bench_work w = {.part = "kernel",
                                .bytes = b->ranks * vector[i].bytes * N,
-                               .set = 2 * N * sizeof(float),
+                               .set = sizeof(float) * 2 * N,
                                .one_thread = true,
                                .open = vectors_open,
                                .call = vector[i].call,

@@ -155,7 +155,7 @@ static bool alone(const struct comm_group *g)
     return !g || g->size == 1;
 }
 
-int comm_agree(const struct comm_group *g, int rc)
+int(comm_agree)(const struct comm_group *g, int rc)
 {
     struct {
         int code, rank;

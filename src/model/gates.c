@@ -139,7 +139,7 @@ static int write_tensors(const struct attn_params *p, struct st_writer *w, struc
                 continue;
             if (w) {
                 rc = st_append(w, *t.data, (size_t)gate_tensor_size(&t) * sizeof(float));
-            } else {
+            } else if (decl) {
                 name_of(name[*n], l, t.name);
                 decl[*n] = (struct st_decl){.name = name[*n], .dtype = ST_F32, .rank = t.rank};
                 memcpy(decl[*n].dim, t.dim, sizeof t.dim);
@@ -152,7 +152,7 @@ static int write_tensors(const struct attn_params *p, struct st_writer *w, struc
 int gates_save(const char *path, const struct attn_params *p)
 {
     char block[24];
-    int64_t most = p->layers * GATE_TENSORS, n;
+    int64_t most = p->layers * GATE_TENSORS, n = 0;
     const char *meta[] = {"format", format, "base", p->base, "unit", p->units == p->kv_heads ? "kv-head" : "head", "block", block};
     struct st_decl *decl = calloc((size_t)most, sizeof *decl);
     char(*name)[NAME] = calloc((size_t)most, NAME);

@@ -93,6 +93,16 @@ static bool take_sample(struct gather_cell *c, struct outcome *o, int64_t k)
     return o->status[k] == OUTCOME_OK;
 }
 
+static void add_layer(struct outcome_layer *to, const struct outcome_layer *x)
+{
+    to->pairs_seen += x->pairs_seen;
+    to->pairs_causal += x->pairs_causal;
+    to->tile_dense += x->tile_dense;
+    to->tile_blocks += x->tile_blocks;
+    to->tile_gather += x->tile_gather;
+    to->select_s += x->select_s;
+}
+
 static void add_totals(struct gather_cell *c, struct gather_total *t, const struct outcome *o)
 {
     t->shards++;
@@ -104,10 +114,7 @@ static void add_totals(struct gather_cell *c, struct gather_total *t, const stru
     for (int p = 0; p < TIMER_PHASES; p++)
         t->phase_s[p] += o->timer.s[p];
     for (int l = 0; l < o->layers && l < c->layers; l++) {
-        const double *from = &o->layer[l].pairs_seen;
-        double *to = &c->layer[l].pairs_seen;
-        for (int k = 0; k < 6; k++)
-            to[k] += from[k];
+        add_layer(&c->layer[l], &o->layer[l]);
         t->pairs_seen += o->layer[l].pairs_seen;
         t->pairs_causal += o->layer[l].pairs_causal;
     }
@@ -134,7 +141,7 @@ static int add_map(struct gather_cell *c, const struct outcome *o, int64_t i)
 {
     struct outcome_sparsity *to = &c->sparsity;
     int64_t at = map_place(to, o->sparsity.of[i].sample), n = to->n_maps;
-    size_t cells = SPARSITY_MAP * SPARSITY_MAP, each = (size_t)o->layers * (size_t)o->sparsity.heads * cells;
+    size_t cells = (size_t)SPARSITY_MAP * SPARSITY_MAP, each = (size_t)o->layers * (size_t)o->sparsity.heads * cells;
     if (at < n && to->of[at].sample == o->sparsity.of[i].sample)
         return ERR_OK;
     struct outcome room = {.layers = c->layers, .sparsity = *to};

@@ -9,7 +9,7 @@
 #include "sched/job.h"
 #include "sched/work.h"
 
-enum { L_ROW, L_CELL, L_LAYER, L_FIXED }; /* then the counters of struct attn_stats, from pairs_seen on */
+enum { L_ROW, L_CELL, L_LAYER, L_FIXED }; /* then those of counter() */
 
 struct rows { /* this rank's */
     int64_t all, first, count;
@@ -27,6 +27,12 @@ static struct rows rows_of(const struct merge_out *o)
     return r;
 }
 
+static double counter(const struct outcome_layer *x, int i)
+{
+    const double all[] = {x->pairs_seen, x->pairs_causal, x->tile_dense, x->tile_blocks, x->tile_gather};
+    return all[i];
+}
+
 static void fill(const struct merge_out *o, const struct rows *r, int column, void *to)
 {
     int64_t n = 0;
@@ -35,7 +41,7 @@ static void fill(const struct merge_out *o, const struct rows *r, int column, vo
             if (column < L_FIXED)
                 ((int64_t *)to)[n] = column == L_ROW ? r->first + n : column == L_CELL ? o->x->cell[c].cell : l;
             else
-                ((double *)to)[n] = (&o->x->cell[c].layer[l].pairs_seen)[column - L_FIXED];
+                ((double *)to)[n] = counter(&o->x->cell[c].layer[l], column - L_FIXED);
 }
 
 void merge_layers(struct merge_out *o)

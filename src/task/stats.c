@@ -160,11 +160,11 @@ int stats_harness_stderr(double *out, const double *x, int64_t n, int64_t iterat
     if (n < 1 || chunk < 1)
         return err_set(ERR_ARG, "a bootstrap needs at least one value and one iteration");
     int64_t chunks = iterations / chunk;
-    double *v = malloc((size_t)(chunks * chunk) * sizeof *v);
+    double *v = calloc((size_t)(chunks * chunk), sizeof *v);
     if (!v)
         return err_set(ERR_NOMEM, "out of memory for %lld bootstrap replicates", (long long)iterations);
     for (int64_t c = 0; c < chunks; c++) {
-        struct stats_python rng;
+        struct stats_python rng = {0};
         stats_python_seed(&rng, (uint32_t)c);
         for (int64_t k = 0; k < chunk; k++) {
             double sum = 0;

@@ -205,14 +205,14 @@ int back_gate_open(struct back_gate *g, bool backward)
         context(g);
     tokens(g);
     blocks(g);
-    if (g->ns)
+    if (g->ns > 0)
         summaries(g);
     if (backward) {
         int64_t each = g->units * g->ng * 16 * g->width, sums = g->shape->kv_heads * g->nsg * 16 * g->shape->dim;
         memset(g->du, 0, (size_t)(g->n * g->units * g->width) * sizeof(float));
         memset(g->drho, 0, (size_t)(g->n * g->units) * sizeof(float));
         memset(g->dblk, 0, (size_t)each * sizeof(float));
-        if (g->ns) {
+        if (g->ns > 0) {
             memset(g->dkbar, 0, (size_t)sums * sizeof(float));
             memset(g->dvbar, 0, (size_t)sums * sizeof(float));
         }
