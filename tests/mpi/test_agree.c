@@ -1,5 +1,6 @@
 /* Comparing a method with dense attention: equal to what whole rows of logits say, on any number of ranks. Tolerance 1e-5:
- * f32 logits summed in another order; KL of a few hundredths of a nat is known to about 1e-6. */
+ * f32 logits summed in another order, of size 20; a KL of about one, which the sparsest rows have, moves with all of them: twice
+ * that. */
 #include <stdint.h>
 
 #include "base/arena.h"
@@ -89,7 +90,7 @@ static void every_number_is_that_of_whole_rows(void)
         double zp = lse_of(lp, vocab), zq = lse_of(lq, vocab), kl = 0;
         for (int64_t v = 0; v < vocab; v++)
             kl += exp((double)lp[v] - zp) * ((double)lp[v] - zp - (double)lq[v] + zq);
-        T_NEAR(r.kl[i], kl, 1e-5);
+        T_NEAR(r.kl[i], kl, 1e-5 * (1 + kl));
         T_NEAR(r.nll[i], zq - (double)lq[target[i]], 1e-5);
         T_NEAR(r.dense_nll[i], zp - (double)lp[target[i]], 1e-5);
         T_EQ(r.top1[i], kern.argmax(lq, vocab));
