@@ -7,7 +7,7 @@
 
 int tok_grow(void *v, int64_t *cap, int64_t need, size_t size)
 {
-    void *p;
+    void *old, *p;
     int64_t to = *cap ? *cap : 16;
     if (need <= *cap)
         return ERR_OK;
@@ -15,8 +15,8 @@ int tok_grow(void *v, int64_t *cap, int64_t need, size_t size)
         to += to / 2 + 16;
     if ((uint64_t)to > SIZE_MAX / 2 / size)
         return err_set(ERR_NOMEM, "a list of %lld elements of %zu bytes is too long", (long long)need, size);
-    memcpy(&p, v, sizeof p); /* v may be a pointer to any type of pointer */
-    p = realloc(p, (size_t)to * size);
+    memcpy(&old, v, sizeof old);         /* v may be a pointer to any type of pointer */
+    p = realloc(old, (size_t)to * size); /* the old one stays the caller's if this fails */
     if (!p)
         return err_set(ERR_NOMEM, "out of memory growing a list to %lld elements of %zu bytes", (long long)to, size);
     memcpy(v, &p, sizeof p);
