@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/peak.h"
 #include "kernels/tile.h"
 
 #define KERN_ISA(n, runs) extern const struct kern_table kern_##n;
@@ -97,6 +98,31 @@ static void merge(struct kern_table *out, int isa)
     out->isa = tables[isa]->isa;
 }
 
+/* Are dot products of bf16 faster than widening and multiplying? There are CPUs with half the rate, and with twice. In turn, and
+ * the best of each, so that what disturbs one moment decides nothing. */
+static bool dots_pay(const struct kern_table *t)
+{
+    enum { TURNS = 20, ROUNDS = 4000 }; /* some 10 microseconds each */
+    double best[2] = {0, 0};
+    for (int i = 0; i < 2 * TURNS; i++) {
+        enum kern_dtype type = i % 2 ? KERN_BF16 : KERN_F32;
+        double begin = kern_now(), done = t->peak(type, ROUNDS), rate = done / (kern_now() - begin);
+        best[i % 2] = rate > best[i % 2] ? rate : best[i % 2];
+    }
+    return best[1] > best[0];
+}
+
+int kern_best(void)
+{
+    int best = 0;
+    for (int i = 1; i < N_ISAS; i++)
+        if (kern_isa_runs(i))
+            best = i;
+    struct kern_table t;
+    merge(&t, best);
+    return t.has_bf16_dot && !dots_pay(&t) ? best - 1 : best;
+}
+
 int kern_select(struct kern_table *out, const char *isa)
 {
     if (!isa)
@@ -111,11 +137,7 @@ int kern_select(struct kern_table *out, const char *isa)
             }
         return -1;
     }
-    int best = 0;
-    for (int i = 1; i < N_ISAS; i++)
-        if (kern_isa_runs(i))
-            best = i;
-    merge(out, best);
+    merge(out, kern_best());
     return 0;
 }
 

@@ -214,11 +214,13 @@ struct kern_table {
     double (*peak)(enum kern_dtype t, int64_t n);
 };
 
-/* isa NULL: the environment's AST_ISA, else the best this CPU runs. Names: "ref", "avx2", "avx512".
+/* isa NULL: the environment's AST_ISA, else kern_best(). Names: "ref", "avx2", "avx512", "avx512bf16".
  * Returns 0; -1: unknown name; -2: this CPU cannot run it. */
 int kern_select(struct kern_table *out, const char *isa);
 int kern_isa_count(void);
 const char *kern_isa_name(int i); /* simplest first */
 bool kern_isa_runs(int i);        /* can this CPU run it? */
+/* The last that this CPU runs; but not avx512bf16 where its dot products are slower than multiply-adds (measured, 1 ms). */
+int kern_best(void);
 
 #endif

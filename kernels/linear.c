@@ -330,6 +330,6 @@ const char *kern_blas_core(void)
         return NULL;
     for (int i = kern_isa_count(); i-- > 0;)
         if (kern_isa_runs(i))
-            return !strcmp(kern_isa_name(i), "avx512") ? "SkylakeX" : !strcmp(kern_isa_name(i), "avx2") ? "Haswell" : NULL;
+            return !strncmp(kern_isa_name(i), "avx512", 6) ? "SkylakeX" : !strcmp(kern_isa_name(i), "avx2") ? "Haswell" : NULL;
     return NULL;
 }

@@ -4,7 +4,7 @@
 #include <omp.h>
 #include <time.h>
 
-static double now(void)
+double kern_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -20,10 +20,10 @@ double kern_peak_flops(const struct kern_table *k, enum kern_dtype t, double sec
         double best = 0;
         k->peak(t, ROUND); /* wakes the units */
 #pragma omp barrier
-        double begin = now(), start = begin, stop;
+        double begin = kern_now(), start = begin, stop;
         do {
             double done = k->peak(t, ROUND);
-            stop = now();
+            stop = kern_now();
             best = done / (stop - start) > best ? done / (stop - start) : best;
             start = stop;
         } while (stop - begin < seconds);
@@ -37,7 +37,7 @@ double kern_peak_flops(const struct kern_table *k, enum kern_dtype t, double sec
 double kern_peak_bandwidth(const struct kern_table *k, const float *at, size_t bytes, double seconds)
 {
     enum { CHUNK = 4096, ROUND = 1 << 23 }; /* floats of each of two streams; a thread's bytes of a round, at least */
-    double rate = 0, start = 0, begin = now();
+    double rate = 0, start = 0, begin = kern_now();
     bool more = true;
 #pragma omp parallel
     {
@@ -49,7 +49,7 @@ double kern_peak_bandwidth(const struct kern_table *k, const float *at, size_t b
         while (more) {
 #pragma omp barrier
 #pragma omp master
-            start = now();
+            start = kern_now();
             for (int64_t p = 0; p < passes; p++) {
                 for (int64_t i = 0; i < part; i += CHUNK)
                     seen = seen + k->dot(mine + from + i, mine + half + from + i, part - i < CHUNK ? part - i : CHUNK);
@@ -58,7 +58,8 @@ double kern_peak_bandwidth(const struct kern_table *k, const float *at, size_t b
 #pragma omp barrier
 #pragma omp master
             {
-                double stop = now(), one = (double)(passes * 2 * part) * sizeof(float) * omp_get_num_threads() / (stop - start);
+                double stop = kern_now(),
+                       one = (double)(passes * 2 * part) * sizeof(float) * omp_get_num_threads() / (stop - start);
                 rate = one > rate ? one : rate;
                 more = stop - begin < seconds;
             }

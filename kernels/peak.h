@@ -5,6 +5,8 @@
 
 #include "kernels/kern.h"
 
+double kern_now(void); /* seconds of a clock that only runs forward */
+
 /* Floating-point operations a second of independent multiply-adds (f32) or dot products (bf16; widened where the CPU
  * has none) in registers, all OpenMP threads together, measured for about so many seconds. One core's: kern_threads(1). */
 double kern_peak_flops(const struct kern_table *k, enum kern_dtype t, double seconds);

@@ -8,9 +8,10 @@
 #include "kernels/simd_half.h"
 #include "kernels/simd_tile.h"
 
-extern const struct kern_table kern_avx512_bf16_attn;
+extern const struct kern_table kern_avx512bf16;
 
-const struct kern_table kern_avx512_bf16_attn = {
+const struct kern_table kern_avx512bf16 = {
+    .isa = "avx512bf16",
     .has_bf16_dot = true,
     .tile_begin = tile_begin,
     .tile_dense = tile_dense,

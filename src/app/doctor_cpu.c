@@ -28,12 +28,10 @@ static void kernels(struct doctor *d)
     struct kern_table chosen = {0};
     const char *forced = getenv("AST_ISA");
     char model[256], runs[256] = "";
-    int best = 0, rc = kern_select(&chosen, NULL);
+    int best = kern_best(), rc = kern_select(&chosen, NULL);
     for (int i = 0; i < kern_isa_count(); i++)
-        if (kern_isa_runs(i)) {
-            best = i;
+        if (kern_isa_runs(i))
             snprintf(runs + strlen(runs), sizeof runs - strlen(runs), "%s%s", runs[0] ? ", " : "", kern_isa_name(i));
-        }
     cpu_model(model, sizeof model);
     doctor_ok(d, "CPU", "%s; it runs the kernels of: %s", model[0] ? model : "of unknown make", runs);
     if (rc) {
@@ -46,7 +44,10 @@ static void kernels(struct doctor *d)
     else if (best == 0)
         doctor_warn(d, "kernels", NULL, "only the plain reference kernels run here: correct, but many times slower");
     else
-        doctor_ok(d, "kernels", "%s%s%s", chosen.isa, chosen.has_bf16_dot ? ", with bf16 dot products" : "",
+        doctor_ok(d, "kernels", "%s%s%s", chosen.isa,
+                  chosen.has_bf16_dot       ? ", with bf16 dot products"
+                  : kern_isa_runs(best + 1) ? ": multiply-adds are faster here than the bf16 dot products of avx512bf16"
+                                            : "",
                   forced && forced[0] ? " (forced by AST_ISA)" : "");
 }
 
