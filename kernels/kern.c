@@ -83,12 +83,13 @@ static void lay_over(struct kern_table *out, const struct kern_table *t)
 #undef KERN_ENTRY
 }
 
+/* In the order of isas.def: an instruction set's parts before the next one, which overrides them. */
 static void merge(struct kern_table *out, int isa)
 {
     *out = *tables[0];
-    for (int i = 1; i <= isa && i < N_ISAS; i++)
-        lay_over(out, tables[i]);
-#define KERN_ISA(n, runs)
+#define KERN_ISA(n, runs)                                                                                                          \
+    if (ISA_##n > 0 && ISA_##n <= isa)                                                                                             \
+        lay_over(out, &kern_##n);
 #define KERN_PART(n, of, runs)                                                                                                     \
     if (isa >= ISA_##of && (runs))                                                                                                 \
         lay_over(out, &kern_##n);
