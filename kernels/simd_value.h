@@ -7,7 +7,7 @@
 
 #include "kernels/simd_score.h"
 
-enum { PV_ROWS = 6, PV_VECS = W == 16 ? 4 : 2 };
+enum { PV_ROWS = 6, PV_VECS = W == 16 ? 4 : 2, PV_MOST = 4 };
 
 struct pv {
     const float *p[PV_ROWS], *v[TILE_PANEL]; /* probabilities of all blocks, side by side; first row of each block */
@@ -21,7 +21,7 @@ INL void pv_add(const enum form form, const int mr, const int nv, const int64_t 
 {
     const float *const *p = c->p;
     const int64_t n = c->n, d = c->d, v_rows = c->v_rows, each = form == WIDE ? 2 : 1;
-    vf acc[PV_ROWS * PV_VECS];
+    vf acc[PV_ROWS * PV_MOST];
     UNROLL
     for (int r = 0; r < mr; r++)
         UNROLL
@@ -30,7 +30,7 @@ INL void pv_add(const enum form form, const int mr, const int nv, const int64_t 
     for (int64_t b = 0, at = 0; b < n; b++) {
         const float *v = c->v[b];
         for (int64_t j = 0; j < v_rows; j++, at += each, v += d) {
-            vf val[PV_VECS];
+            vf val[PV_MOST];
             UNROLL
             for (int i = 0; i < nv; i++)
                 val[i] = tail ? vload_n(v, tail) : vload(v + i * W);
