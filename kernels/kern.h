@@ -96,8 +96,9 @@ struct kern_gemm {
     const void *x;            /* (rows, ldx), see below; ldx 0: (numbers, rows), for up to KERN_NARROW rows */
     const void *w;            /* block 0 at this chunk's first step; w_stride steps from one block to the next */
     int64_t w_stride, block0, block1;
-    int64_t next, block_end; /* hint: the block that this thread is likely to go on with, -1 for none; blocks of w */
-    float *y;                /* y[0] is output col0 */
+    const void *ahead;    /* hint: the weights that this thread is likely to go on with, of as many steps, blocks as far apart; */
+    int64_t ahead_blocks; /* how many blocks of them there are, 0 for none */
+    float *y;             /* y[0] is output col0 */
     int64_t ldy, col0, cols;
     bool accumulate;
 };

@@ -12,11 +12,10 @@
 #include <string.h>
 
 #include "kernels/blas.h"
+#include "kernels/rows.h"
 
 enum {
-    ROWS = 256,      /* of x at once: with DEPTH steps 400 KiB, for L2 */
-    DEPTH = 384,     /* floats of each at once; rows lie KERN_XLD apart, an odd number of cache lines */
-    CHUNK = 64,      /* inputs packed at once */
+    ROWS = 256,      /* of x at once: a piece of them is 400 KiB, for L2 */
     STREAM = 8,      /* blocks that a thread takes at once when there are few rows ... */
     STEALERS = 512,  /* ... in up to so many parts */
     UNIT = 4,        /* blocks that a thread takes at once when there are many rows ... */
@@ -25,46 +24,23 @@ enum {
     SERIAL = 1 << 15 /* products that do not pay for waking threads */
 };
 
-static int64_t steps_of(const struct kern_mat *w)
-{
-    return w->dtype == KERN_BF16 ? (w->in + 1) / 2 : w->in;
-}
-
-/* Floats of x that a step takes at most: bf16 is widened where the CPU cannot multiply it. */
-static int64_t floats_of(const struct kern_table *k, const struct kern_mat *w)
-{
-    return w->dtype == KERN_BF16 && !(k && k->has_bf16_dot) ? 2 : 1;
-}
-
-/* Pieces of the steps, and steps of each. */
-static int64_t pieces_of(const struct kern_table *k, const struct kern_mat *w)
-{
-    return (steps_of(w) * floats_of(k, w) + DEPTH - 1) / DEPTH;
-}
-
-static int64_t depth_of(const struct kern_table *k, const struct kern_mat *w)
-{
-    int64_t pieces = pieces_of(k, w);
-    return pieces ? (steps_of(w) + pieces - 1) / pieces : 1;
-}
-
 size_t kern_mat_bytes(enum kern_dtype t, int64_t out, int64_t in)
 {
     struct kern_mat w = {.dtype = t, .out = out, .in = in};
-    return (size_t)((out + KERN_KB - 1) / KERN_KB * KERN_KB) * (size_t)steps_of(&w) * sizeof(float);
+    return (size_t)((out + KERN_KB - 1) / KERN_KB * KERN_KB) * (size_t)rows_steps(&w) * sizeof(float);
 }
 
 /* Inputs c0 .. c0+n-1 of row r; c0 is even. */
 static void set_part(const struct kern_table *k, struct kern_mat *w, int64_t r, int64_t c0, int64_t n, const float *row)
 {
-    int64_t steps = steps_of(w), at = (r / KERN_KB * steps + (w->dtype == KERN_BF16 ? c0 / 2 : c0)) * KERN_KB + r % KERN_KB;
+    int64_t steps = rows_steps(w), at = (r / KERN_KB * steps + (w->dtype == KERN_BF16 ? c0 / 2 : c0)) * KERN_KB + r % KERN_KB;
     if (w->dtype == KERN_F32) {
         float *to = (float *)w->data + at;
         for (int64_t i = 0; i < n; i++)
             to[i * KERN_KB] = row[c0 + i];
         return;
     }
-    uint16_t half[CHUNK + 1], *to = (uint16_t *)w->data + 2 * at;
+    uint16_t half[ROWS_CHUNK + 1], *to = (uint16_t *)w->data + 2 * at;
     k->bf16_from_f32(half, row + c0, n);
     half[n] = 0; /* the pair of an odd last input */
     for (int64_t i = 0; i < n; i += 2) {
@@ -76,14 +52,14 @@ static void set_part(const struct kern_table *k, struct kern_mat *w, int64_t r, 
 void kern_mat_set(const struct kern_table *k, struct kern_mat *w, int64_t r0, int64_t n, const float *rows, int64_t stride)
 {
     for (int64_t r = 0; r < n; r += KERN_KB) /* a few rows and inputs at a time: their cache lines are shared */
-        for (int64_t c = 0; c < w->in; c += CHUNK)
+        for (int64_t c = 0; c < w->in; c += ROWS_CHUNK)
             for (int64_t i = r; i < r + KERN_KB && i < n; i++)
-                set_part(k, w, r0 + i, c, w->in - c < CHUNK ? w->in - c : CHUNK, rows + i * stride);
+                set_part(k, w, r0 + i, c, w->in - c < ROWS_CHUNK ? w->in - c : ROWS_CHUNK, rows + i * stride);
 }
 
 void kern_mat_row(const struct kern_table *k, const struct kern_mat *w, int64_t r, float *out)
 {
-    int64_t at = r / KERN_KB * steps_of(w) * KERN_KB + r % KERN_KB;
+    int64_t at = r / KERN_KB * rows_steps(w) * KERN_KB + r % KERN_KB;
     if (w->dtype == KERN_F32) {
         for (int64_t i = 0; i < w->in; i++)
             out[i] = ((const float *)w->data)[at + i * KERN_KB];
@@ -99,22 +75,9 @@ void kern_mat_row(const struct kern_table *k, const struct kern_mat *w, int64_t 
 
 size_t kern_linear_scratch(const struct kern_mat *w, int64_t m)
 {
-    int64_t few = m < KERN_NARROW ? m : KERN_NARROW, wide = pieces_of(NULL, w) * KERN_XLD;
-    return (size_t)(m <= KERN_NARROW ? few * steps_of(w) * floats_of(NULL, w) : (m < ROWS ? m : ROWS) * wide) * sizeof(float);
-}
-
-/* n inputs, n <= CHUNK, as the kernel wants them: pairs of bf16, or floats that were rounded to bf16; whole steps. */
-static int64_t round_inputs(const struct kern_table *k, float *to, const float *from, int64_t n)
-{
-    uint16_t half[CHUNK + 1];
-    k->bf16_from_f32(half, from, n);
-    half[n] = 0; /* the pair of an odd last input */
-    n += n % 2;
-    if (k->has_bf16_dot)
-        memcpy(to, half, (size_t)n * sizeof *half);
-    else
-        k->f32_from_bf16(to, half, n);
-    return k->has_bf16_dot ? n / 2 : n;
+    int64_t few = m < KERN_NARROW ? m : KERN_NARROW;
+    return m <= KERN_NARROW ? (size_t)(few * rows_steps(w) * rows_numbers(NULL, w)) * sizeof(float)
+                            : rows_bytes(w, m < ROWS ? m : ROWS);
 }
 
 /* Row r of few: float i to to[i * m + r]. */
@@ -127,27 +90,11 @@ static void interleave_row(const struct kern_table *k, const struct kern_linear 
             to[i * c->m + r] = from[i];
         return;
     }
-    float part[CHUNK];
-    for (int64_t i = 0; i < in; i += CHUNK) {
-        int64_t n = round_inputs(k, part, from + i, in - i < CHUNK ? in - i : CHUNK);
+    float part[ROWS_CHUNK];
+    for (int64_t i = 0; i < in; i += ROWS_CHUNK) {
+        int64_t n = rows_round(k, part, from + i, in - i < ROWS_CHUNK ? in - i : ROWS_CHUNK);
         for (int64_t j = 0; j < n; j++, to += c->m)
             memcpy(&to[r], part + j, sizeof *to); /* a pair of bf16 is no float */
-    }
-}
-
-/* Row r to one line of each piece; `piece` floats from one piece to the next. */
-static void copy_row(const struct kern_table *k, const struct kern_linear *c, int64_t r, float *to, int64_t piece)
-{
-    const float *from = c->x + r * c->ldx;
-    int64_t depth = depth_of(k, c->w) * (c->w->dtype == KERN_BF16 ? 2 : 1), in = c->w->in;
-    for (int64_t i = 0; i < in; i += depth, to += piece) {
-        int64_t n = in - i < depth ? in - i : depth;
-        if (c->w->dtype == KERN_F32) {
-            memcpy(to, from + i, (size_t)n * sizeof(float));
-            continue;
-        }
-        for (int64_t j = 0, at = 0; j < n; j += CHUNK)
-            at += round_inputs(k, to + at, from + i + j, n - j < CHUNK ? n - j : CHUNK);
     }
 }
 
@@ -176,7 +123,7 @@ static struct span part_of(int64_t first, int64_t last, int thread, int threads)
 
 void kern_mat_touch(struct kern_mat *w)
 {
-    size_t block = (size_t)steps_of(w) * KERN_KB * sizeof(float);
+    size_t block = (size_t)rows_steps(w) * KERN_KB * sizeof(float);
 #pragma omp parallel if (kern_mat_bytes(w->dtype, w->out, w->in) > 1 << 20)
     {
         struct span mine = part_of(0, (w->out + KERN_KB - 1) / KERN_KB, omp_get_thread_num(), omp_get_num_threads());
@@ -185,32 +132,22 @@ void kern_mat_touch(struct kern_mat *w)
     }
 }
 
-/* Rows m0 .. m0+rows-1, which lie in scratch, times the blocks of `b`: steps s .. s+n-1. */
-struct piece {
-    int64_t m0, rows, s, n, next;
-    const float *x;
-    struct span b;
-};
-
-static void multiply(const struct kern_table *k, const struct kern_linear *c, const struct piece *p)
+/* Few rows, interleaved in scratch, times the blocks of `b`. */
+static void multiply_few(const struct kern_table *k, const struct kern_linear *c, struct span b)
 {
-    const struct kern_mat *w = c->w;
-    struct kern_gemm g = {.dtype = w->dtype,
-                          .rows = p->rows,
-                          .steps = p->n,
-                          .ldx = c->m <= KERN_NARROW ? 0 : KERN_XLD,
-                          .x = p->x,
-                          .w = (const float *)w->data + p->s * KERN_KB,
-                          .w_stride = steps_of(w),
-                          .block0 = p->b.begin,
-                          .block1 = p->b.end,
-                          .next = p->next,
-                          .block_end = (w->out + KERN_KB - 1) / KERN_KB,
-                          .y = c->y + p->m0 * c->ldy,
+    struct kern_gemm g = {.dtype = c->w->dtype,
+                          .rows = c->m,
+                          .steps = rows_steps(c->w),
+                          .x = c->scratch,
+                          .w = c->w->data,
+                          .w_stride = rows_steps(c->w),
+                          .block0 = b.begin,
+                          .block1 = b.end,
+                          .y = c->y,
                           .ldy = c->ldy,
                           .col0 = first_row(c),
                           .cols = last_row(c) - first_row(c),
-                          .accumulate = c->accumulate || p->s > 0};
+                          .accumulate = c->accumulate};
     k->gemm(&g);
 }
 
@@ -236,11 +173,10 @@ static void few_rows(const struct kern_table *k, const struct kern_linear *c, st
                 at = t->n[whose];
                 t->n[whose] += STREAM;
             }
-            struct piece p = {
-                .rows = c->m, .n = steps_of(c->w), .next = -1, .x = c->scratch, .b = {all.begin + at, all.begin + at + STREAM}};
-            p.b.end = p.b.end < all.end ? p.b.end : all.end;
-            if (p.b.begin < p.b.end)
-                multiply(k, c, &p);
+            struct span b = {all.begin + at, all.begin + at + STREAM};
+            b.end = b.end < all.end ? b.end : all.end;
+            if (b.begin < b.end)
+                multiply_few(k, c, b);
         }
     }
 }
@@ -267,16 +203,24 @@ static void take_items(const struct kern_table *k, const struct kern_linear *c, 
 {
     int64_t first = first_row(c) / KERN_KB, blocks = (last_row(c) + KERN_KB - 1) / KERN_KB - first;
     int64_t unit = blocks > UNIT * UNITS ? (blocks + UNITS - 1) / UNITS : UNIT, units = (blocks + unit - 1) / unit;
-    int64_t depth = depth_of(k, c->w), ahead = omp_get_num_threads() * unit, steps = steps_of(c->w);
-    int64_t n = units * pieces_of(k, c->w);
+    int64_t n = units * rows_pieces(k, c->w), ahead = omp_get_num_threads() * unit;
     for (int64_t i; (i = atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed)) < n;) {
-        int64_t piece = i / units, u = i % units, s = piece * depth, b = first + u * unit, last = first + blocks;
-        struct piece p = {.m0 = m0, .rows = rows, .s = s, .n = steps - s < depth ? steps - s : depth};
-        p.x = (const float *)c->scratch + piece * rows * KERN_XLD;
-        p.b = (struct span){b, b + unit < last ? b + unit : last};
-        p.next = b + ahead < last ? b + ahead : -1;
+        int64_t piece = i / units, u = i % units, b = first + u * unit, last = first + blocks, next = b + ahead;
+        struct rows_call r = {.w = c->w,
+                              .rows = c->scratch,
+                              .m = rows,
+                              .piece = piece,
+                              .block0 = b,
+                              .block1 = b + unit < last ? b + unit : last,
+                              .ahead = next < last ? rows_weights(k, c->w, piece, next) : NULL,
+                              .ahead_blocks = next < last ? last - next : 0,
+                              .y = c->y + m0 * c->ldy,
+                              .ldy = c->ldy,
+                              .col0 = first_row(c),
+                              .cols = last_row(c) - first_row(c),
+                              .accumulate = c->accumulate};
         wait_for(&t->done[u], (int)piece);
-        multiply(k, c, &p);
+        rows_multiply(k, &r);
         atomic_store_explicit(&t->done[u], (int)piece + 1, memory_order_release);
     }
 }
@@ -284,7 +228,7 @@ static void take_items(const struct kern_table *k, const struct kern_linear *c, 
 static void many_rows(const struct kern_table *k, const struct kern_linear *c, struct items *t)
 {
     for (int64_t m0 = 0; m0 < c->m; m0 += ROWS) {
-        int64_t rows = c->m - m0 < ROWS ? c->m - m0 : ROWS, piece = rows * KERN_XLD;
+        int64_t rows = c->m - m0 < ROWS ? c->m - m0 : ROWS;
 #pragma omp single nowait
         {
             atomic_store_explicit(&t->next, 0, memory_order_relaxed);
@@ -293,7 +237,7 @@ static void many_rows(const struct kern_table *k, const struct kern_linear *c, s
         }
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++)
-            copy_row(k, c, m0 + r, (float *)c->scratch + r * KERN_XLD, piece);
+            rows_put(k, c->w, c->scratch, rows, r, 0, c->w->in, c->x + (m0 + r) * c->ldx);
         take_items(k, c, m0, rows, t);
 #pragma omp barrier
     }

@@ -26,14 +26,14 @@ enum { BF16_PARTS = 2 };
  * the tiles of a panel of blocks fetch the next one into the second-level cache, `pace` floats a step. */
 struct micro {
     const float *x, *w[GEMM_VECS], *ahead[GEMM_VECS];
-    float *y[GEMM_ROWS][GEMM_VECS];
-    int64_t steps, pace;
-    bool add; /* y += instead of y = */
+    float *y;
+    int64_t steps, pace, ldy; /* blocks of outputs lie side by side, rows ldy apart */
+    bool add;                 /* y += instead of y = */
 };
 
 #define GEMM_BODY(STEP, PARTS, PART)                                                                                               \
     const float *x = c->x, *w[GEMM_VECS], *ahead[GEMM_VECS];                                                                       \
-    const int64_t steps = c->steps, pace = c->pace;                                                                                \
+    const int64_t steps = c->steps, pace = c->pace, ldy = c->ldy;                                                                  \
     vf acc[GEMM_ROWS][GEMM_VECS];                                                                                                  \
     GEMM_UNROLL for (int b = 0; b < nb; b++)                                                                                       \
     {                                                                                                                              \
@@ -41,7 +41,7 @@ struct micro {
         ahead[b] = c->ahead[b];                                                                                                    \
     }                                                                                                                              \
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] =                        \
-        c->add ? vload(c->y[r][i / GEMM_VB] + i % GEMM_VB * W) : vzero();                                                          \
+        c->add ? vload(c->y + r * ldy + i * W) : vzero();                                                                          \
     for (int64_t s = 0; s < steps; s++, x += PARTS) {                                                                              \
         GEMM_UNROLL for (int b = 0; b < nb; b++) __builtin_prefetch(ahead[b] + s * pace, 0, 2);                                    \
         GEMM_UNROLL for (int h = 0; h < PARTS; h++)                                                                                \
@@ -57,7 +57,7 @@ struct micro {
         }                                                                                                                          \
     }                                                                                                                              \
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++)                                    \
-        vstore(c->y[r][i / GEMM_VB] + i % GEMM_VB * W, acc[r][i]);
+        vstore(c->y + r * ldy + i * W, acc[r][i]);
 
 /* clang-format off */
 INL void micro_f32(const int mr, const int nb, const struct micro *c) { GEMM_BODY(STEP_F32, 1, F32_PART) }
@@ -144,9 +144,9 @@ static struct part part_of(const struct kern_gemm *g, int64_t b)
     return p;
 }
 
-/* Blocks at the edge of the wanted columns go through a copy. */
+/* Blocks at the edge of the wanted columns go through a copy; few rows, where each block has outputs of its own. */
 struct edges {
-    float copy[GEMM_ROWS > 8 ? GEMM_ROWS : 8][GEMM_MOST][KERN_KB];
+    float copy[8][GEMM_MOST][KERN_KB];
 };
 
 /* Where the outputs of row r, block b go. */
@@ -172,32 +172,46 @@ static void leave(const struct kern_gemm *g, const struct edges *e, int64_t r0, 
     }
 }
 
-/* Rows r0 .. r0+mr-1, the tile-th of `tiles`, with the blocks b0 .. b0+nb-1 while those from next on are fetched. */
-static void rows_and_blocks(const struct kern_gemm *g, int64_t tile, int64_t tiles, int64_t b0, int nb, int64_t next)
+/* Blocks of weights, or those that are likely to come next. */
+struct panel {
+    const float *w;
+    int64_t blocks;
+};
+
+/* Rows r0 .. r0+mr-1, the tile-th of `tiles`, with the blocks b0 .. b0+nb-1 while the next ones are fetched. */
+static void rows_and_blocks(const struct kern_gemm *g, int64_t tile, int64_t tiles, int64_t b0, int nb, struct panel next)
 {
-    struct edges e;
-    int64_t r0 = g->rows * tile / tiles, size = g->w_stride * KERN_KB, pace = 1;
+    float copy[GEMM_ROWS * GEMM_VECS * W];
+    int64_t r0 = g->rows * tile / tiles, size = g->w_stride * KERN_KB, pace = 1, col = b0 * KERN_KB - g->col0;
     int mr = (int)(g->rows * (tile + 1) / tiles - r0);
     struct micro c = {.x = (const float *)g->x + r0 * g->ldx, .steps = g->steps, .add = g->accumulate};
+    struct part p = {.first = col < 0 ? 0 : col, .skip = col < 0 ? -col : 0};
+    p.n = (col + nb * KERN_KB > g->cols ? g->cols : col + nb * KERN_KB) - p.first;
+    bool whole = p.n == nb * KERN_KB;
+    float *y = g->y + r0 * g->ldy + p.first;
     while (pace * tiles < KERN_KB)
         pace *= 2;
-    bool fetch = tile * pace < KERN_KB && next >= 0;
+    bool fetch = tile * pace < KERN_KB && next.blocks > 0;
     c.pace = fetch ? pace : 0;
     for (int b = 0; b < nb; b++) {
         c.w[b] = c.ahead[b] = (const float *)g->w + (b0 + b) * size;
-        if (fetch && next + b < g->block_end)
-            c.ahead[b] = (const float *)g->w + (next + b) * size + tile * pace * g->steps;
+        if (fetch && b < next.blocks)
+            c.ahead[b] = next.w + b * size + tile * pace * g->steps;
     }
-    for (int r = 0; r < mr; r++) {
-        for (int b = 0; b < nb; b++) {
-            c.y[r][b] = enter(g, &e, r0 + r, r, b0 + b, b);
-            /* the next rows' outputs, which have long left the cache: they arrive while these rows are worked on */
-            if (r0 + mr + r < g->rows && c.y[r][b] != e.copy[r][b])
-                __builtin_prefetch(c.y[r][b] + mr * g->ldy, 1);
-        }
+    c.y = whole ? y : copy;
+    c.ldy = whole ? g->ldy : GEMM_VECS * W;
+    if (!whole && g->accumulate) {
+        memset(copy, 0, sizeof copy);
+        for (int r = 0; r < mr; r++)
+            memcpy(copy + r * c.ldy + p.skip, y + r * g->ldy, (size_t)p.n * sizeof(float));
     }
+    /* the next rows' outputs, which have long left the cache: they arrive while these rows are worked on */
+    for (int r = 0; whole && r < mr && r0 + mr + r < g->rows; r++)
+        for (int b = 0; b < nb; b++)
+            __builtin_prefetch(y + (mr + r) * g->ldy + b * KERN_KB, 1);
     (g->dtype == KERN_BF16 ? micro_any_bf16 : micro_any_f32)(mr, nb, &c);
-    leave(g, &e, r0, mr, b0, nb);
+    for (int r = 0; !whole && r < mr; r++)
+        memcpy(y + r * g->ldy, copy + r * c.ldy + p.skip, (size_t)p.n * sizeof(float));
 }
 
 static void wide(const struct kern_gemm *g)
@@ -205,8 +219,11 @@ static void wide(const struct kern_gemm *g)
     int64_t tiles = (g->rows + GEMM_ROWS - 1) / GEMM_ROWS;
     for (int64_t b = g->block0; b < g->block1;) {
         int nb = g->block1 - b < GEMM_VECS / GEMM_VB ? 1 : GEMM_VECS / GEMM_VB;
+        struct panel next = {(const float *)g->w + (b + nb) * g->w_stride * KERN_KB, g->block1 - b - nb};
+        if (next.blocks <= 0)
+            next = (struct panel){g->ahead, g->ahead_blocks};
         for (int64_t tile = 0; tile < tiles; tile++)
-            rows_and_blocks(g, tile, tiles, b, nb, b + nb < g->block1 ? b + nb : g->next);
+            rows_and_blocks(g, tile, tiles, b, nb, next);
         b += nb;
     }
 }

@@ -8,20 +8,30 @@
 #include "base/err.h"
 #include "base/timer.h"
 #include "comm/comm.h"
+#include "kernels/mlp.h"
 
-/* Rows of a chunk: enough for the products to run at full speed, few enough that a chunk's activations stay in cache. */
-enum { CHUNK = 256, SMALL = 1 << 14 }; /* SMALL: floats below which threads cost more than they give */
+/* Rows of a chunk: enough for the products to run at full speed, few enough that a chunk's activations stay in cache. Threads
+ * take slices of the chunk and do all but attention for one alone: a slice's activations stay in the core's cache, and nobody
+ * waits between products. Where slices would be thin, all threads work on one product after the other. */
+enum {
+    CHUNK = 256,
+    SLICE = 64,      /* rows of a slice, or a few more; two slices a thread and chunk ... */
+    SLICES = 1024,   /* ... of so many rows at most */
+    THIN = 32,       /* rows a thread below which there are no slices */
+    SMALL = 1 << 14, /* floats below which threads cost more than they give */
+};
 
-struct work {             /* a chunk's activations; NULL where the architecture has no use for them */
-    float *cs, *sn;       /* (tokens, rot/2) angles of every row */
-    float *xn, *xn2;      /* (rows, D) normed input; of the parallel mlp */
-    float *qkv;           /* (rows, H d + 2 G d) as the product leaves it */
-    float *q, *q0;        /* (rows, H, d) rotated; before */
-    float *k, *k0, *v;    /* (rows, G, d) */
-    float *att;           /* (rows, H, d) */
-    float *up;            /* (rows, F) or (rows, 2 F) */
-    float *sum;           /* (rows, D) partial results of this rank, when several add up */
-    void *scratch;        /* of the products */
+struct work {               /* a chunk's activations; NULL where the architecture has no use for them */
+    float *cs, *sn;         /* (tokens, rot/2) angles of every row */
+    float *xn, *xn2;        /* (rows, D) normed input; of the parallel mlp */
+    float *qkv;             /* (rows, H d + 2 G d) as the product leaves it */
+    float *q, *q0;          /* (rows, H, d) rotated; before */
+    float *k, *k0, *v;      /* (rows, G, d) */
+    float *att;             /* (rows, H, d) */
+    float *up;              /* (rows, F) or (rows, 2 F) */
+    float *sum;             /* (rows, D) partial results of this rank, when several add up */
+    unsigned char *scratch; /* of the products, scratch_each bytes a slice */
+    size_t scratch_each;
     struct kern_kv *kv;   /* (G,) of one layer, without caches */
     unsigned char *state; /* of one layer, without caches */
 };
@@ -31,14 +41,45 @@ struct pass { /* one run, as its helpers see it */
     const struct model *m;
     const struct model_layer *l;
     int64_t layer, tokens, half; /* half: rot/2 */
+    int64_t row, rows;           /* the chunk: the batch's rows row .. row+rows-1 */
     int64_t q_dim, kv_dim, up_dim;
     struct work w;
     struct arena *step;
 };
 
+struct slice { /* the chunk's rows at .. at+n-1, which one thread works on, or all threads on the whole */
+    int64_t at, n;
+    bool whole;
+    void *scratch;
+    double linear_s;
+};
+
 static int64_t min64(int64_t a, int64_t b)
 {
     return a < b ? a : b;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* ---- chunks and slices ---- */
+
+/* Slices of a chunk of so many rows, several a thread so that one who is held up is helped; 0: all threads share every product. */
+static int64_t slices_of(int64_t rows)
+{
+    int64_t threads = omp_get_max_threads();
+    if (rows < threads * THIN)
+        return 0;
+    return max64(1, rows / (threads * SLICE)) * threads;
+}
+
+/* Rows of a chunk when there are `tokens` of them. */
+static int64_t chunk_of(int64_t tokens)
+{
+    int64_t most = max64(CHUNK, min64(SLICES, omp_get_max_threads() * 2 * SLICE));
+    return min64(tokens, slices_of(most) ? most : CHUNK);
 }
 
 /* ---- memory ---- */
@@ -65,22 +106,45 @@ static size_t linear_scratch(const struct model *m, int64_t rows)
     return most;
 }
 
+/* Room of the products: for each thread's slices, or for all rows where threads share them, as in a last and thin chunk. */
+static size_t take_scratch(struct arena *to, const struct model *m, struct work *w, int64_t rows)
+{
+    const struct model_layer *l = &m->layer[0];
+    int64_t threads = omp_get_max_threads(), most = min64(rows, 2 * SLICE); /* a slice has fewer than two make */
+    bool slices = slices_of(rows) > 0;
+    size_t all = linear_scratch(m, slices ? min64(rows, threads * THIN) : rows), each = 0;
+    if (slices) {
+        size_t one = linear_scratch(m, most), mlp = kern_mlp_scratch(&l->up, &l->down, most);
+        each = arena_bytes((int64_t)(one > mlp ? one : mlp), 1);
+    }
+    all = all > each * (size_t)threads ? all : each * (size_t)threads;
+    w->scratch = to ? arena_alloc(to, (int64_t)all, 1) : NULL;
+    w->scratch_each = each;
+    return arena_bytes((int64_t)all, 1);
+}
+
+/* Rows of the hidden layer that are kept whole: slices make it part by part where they can. */
+static int64_t wide_rows(const struct model *m, int64_t rows)
+{
+    bool parts = slices_of(rows) > 0 && kern_mlp_fits(&m->layer[0].up, &m->layer[0].down, THIN);
+    return parts ? min64(rows, omp_get_max_threads() * THIN) : rows;
+}
+
 /* Counts the bytes of a pass over `tokens` rows, and takes them from `to` unless it is NULL. */
 static size_t take_work(struct arena *to, const struct model *m, struct work *w, int64_t tokens, bool own_kv, int64_t longest)
 {
     const struct model_shape *s = &m->shape;
-    int64_t rows = min64(tokens, CHUNK), q = m->cut.heads.n * s->dim, kv = m->cut.kv.n * s->dim, half = s->rope.rot / 2;
+    int64_t rows = chunk_of(tokens), q = m->cut.heads.n * s->dim, kv = m->cut.kv.n * s->dim, half = s->rope.rot / 2;
     bool raw = m->method->caps & ATTN_NEEDS_RAW;
-    size_t scratch = linear_scratch(m, rows), layer = 0;
+    size_t layer = 0;
     size_t n = floats(to, &w->cs, half > 0, tokens * half) + floats(to, &w->sn, half > 0, tokens * half);
     n += floats(to, &w->xn, true, rows * s->hidden) + floats(to, &w->xn2, s->parallel, rows * s->hidden);
     n += floats(to, &w->qkv, true, rows * (q + 2 * kv));
     n += floats(to, &w->q, true, rows * q) + floats(to, &w->q0, raw, rows * q);
     n += floats(to, &w->k, true, rows * kv) + floats(to, &w->k0, raw, rows * kv) + floats(to, &w->v, true, rows * kv);
-    n += floats(to, &w->att, true, rows * q) + floats(to, &w->up, true, rows * m->layer[0].up.out);
+    n += floats(to, &w->att, true, rows * q) + floats(to, &w->up, true, wide_rows(m, rows) * m->layer[0].up.out);
     n += floats(to, &w->sum, m->cut.sums, rows * s->hidden);
-    w->scratch = to ? arena_alloc(to, (int64_t)scratch, 1) : NULL;
-    n += arena_bytes((int64_t)scratch, 1);
+    n += take_scratch(to, m, w, rows);
     if (own_kv) {
         cache_layer(to, m, longest, &w->kv, &w->state, &layer);
         n += layer;
@@ -109,7 +173,7 @@ size_t forward_bytes(const struct model *m, int64_t tokens, int64_t longest, boo
 {
     struct work w;
     size_t one = cached ? (size_t)decoders(tokens) * arena_bytes((int64_t)method_scratch(m, 1, longest), 1) : 0;
-    size_t all = method_scratch(m, min64(tokens, CHUNK), longest);
+    size_t all = method_scratch(m, chunk_of(tokens), longest);
     return arena_bytes(tokens * m->shape.hidden, sizeof(float)) + take_work(NULL, m, &w, tokens, !cached, longest) +
            (one > all ? one : all);
 }
@@ -171,7 +235,7 @@ static void add_positions(struct pass *p, int64_t s)
 {
     const struct model *m = p->m;
     int64_t first = p->f->b->at[s], n = p->f->b->at[s + 1] - first, pos = seq_pos(p->f, s), hidden = m->shape.hidden;
-    int64_t block = min64(p->tokens, CHUNK);
+    int64_t block = chunk_of(p->tokens);
     for (int64_t i0 = 0; i0 < n; i0 += block) {
 #pragma omp parallel for if (block * hidden > SMALL)
         for (int64_t i = i0; i < min64(n, i0 + block); i++) {
@@ -196,14 +260,21 @@ static void norm(const struct pass *p, float *y, const float *x, const float *w,
     }
 }
 
-static void linear(const struct pass *p, const struct kern_mat *w, const float *x, int64_t ldx, float *y, int64_t n,
+/* Rows of a slice: y = x W^T, or += with accumulate. */
+static void linear(const struct pass *p, struct slice *s, const struct kern_mat *w, const float *x, int64_t ldx, float *y,
                    bool accumulate)
 {
     double t0 = timer_now();
-    struct kern_linear c = {
-        .w = w, .x = x, .m = n, .ldx = ldx, .y = y, .ldy = w->out, .accumulate = accumulate, .scratch = p->w.scratch};
+    struct kern_linear c = {.w = w,
+                            .x = x + s->at * ldx,
+                            .m = s->n,
+                            .ldx = ldx,
+                            .y = y + s->at * w->out,
+                            .ldy = w->out,
+                            .accumulate = accumulate,
+                            .scratch = s->scratch};
     kern_linear(p->m->kern, &c);
-    *phase(p, TIMER_LINEAR) += timer_now() - t0;
+    s->linear_s += timer_now() - t0;
 }
 
 static void add_bias(const struct pass *p, float *y, const float *b, int64_t n, int64_t width)
@@ -230,21 +301,21 @@ static void heads(const struct pass *p, float *to, float *raw, const float *weig
         p->m->kern->rope(to + h * s->dim, p->w.cs + row * p->half, p->w.sn + row * p->half, s->rope.rot);
 }
 
-/* qkv of the chunk's n rows, the first being the batch's row r0 -> q, k, v apart, ready for attention. */
-static void split_qkv(const struct pass *p, int64_t r0, int64_t n)
+/* qkv of a slice -> q, k, v apart, ready for attention. */
+static void split_qkv(const struct pass *p, const struct slice *s)
 {
     const struct work *w = &p->w;
     int64_t q = p->q_dim, kv = p->kv_dim, wide = q + 2 * kv;
-#pragma omp parallel for if (n * wide > SMALL)
-    for (int64_t i = 0; i < n; i++) {
+#pragma omp parallel for if (s->n * wide > SMALL)
+    for (int64_t i = s->at; i < s->at + s->n; i++) {
         float *row = w->qkv + i * wide;
         if (p->l->qkv_b)
             p->m->kern->add(row, p->l->qkv_b, wide);
         memcpy(w->q + i * q, row, (size_t)q * sizeof(float));
         memcpy(w->k + i * kv, row + q, (size_t)kv * sizeof(float));
         memcpy(w->v + i * kv, row + q + kv, (size_t)kv * sizeof(float));
-        heads(p, w->q + i * q, w->q0 ? w->q0 + i * q : NULL, p->l->q_norm, p->m->cut.heads.n, r0 + i);
-        heads(p, w->k + i * kv, w->k0 ? w->k0 + i * kv : NULL, p->l->k_norm, p->m->cut.kv.n, r0 + i);
+        heads(p, w->q + i * q, w->q0 ? w->q0 + i * q : NULL, p->l->q_norm, p->m->cut.heads.n, p->row + i);
+        heads(p, w->k + i * kv, w->k0 ? w->k0 + i * kv : NULL, p->l->k_norm, p->m->cut.kv.n, p->row + i);
     }
 }
 
@@ -341,71 +412,165 @@ static int attend_rows(const struct pass *p, int64_t r0, int64_t n, int64_t *seq
 
 /* ---- layers ---- */
 
-/* x += y W^T (+ b). One rank adds straight into x; several collect their parts in sum, which `last` adds up. */
-static void project(const struct pass *p, const struct kern_mat *w, const float *y, int64_t ldy, float *x, int64_t n, bool first,
-                    bool last)
+/* Does a part of a layer for every row of the chunk: each thread slice after slice, or all threads the whole. */
+static void each_slice(const struct pass *p, void (*part)(const struct pass *p, struct slice *s))
 {
-    if (!p->m->cut.sums) {
-        linear(p, w, y, ldy, x, n, true);
-        return;
+    int64_t slices = slices_of(p->rows);
+    double linear_s = 0;
+    if (!slices) {
+        struct slice whole = {.n = p->rows, .whole = true, .scratch = p->w.scratch};
+        part(p, &whole);
+        linear_s = whole.linear_s;
     }
-    linear(p, w, y, ldy, p->w.sum, n, !first);
-    if (!last)
-        return;
-    double t0 = timer_now();
-    comm_sum_f32(p->m->group, p->w.sum, n * p->m->shape.hidden);
-    *phase(p, TIMER_COMM) += timer_now() - t0;
-    p->m->kern->add(x, p->w.sum, n * p->m->shape.hidden);
+#pragma omp parallel for schedule(dynamic, 1) if (slices > 1)
+    for (int64_t i = 0; i < slices; i++) {
+        int thread = omp_get_thread_num();
+        struct slice s = {.at = p->rows * i / slices, .scratch = p->w.scratch + (size_t)thread * p->w.scratch_each};
+        s.n = p->rows * (i + 1) / slices - s.at;
+        part(p, &s);
+        if (thread == 0) /* one thread's time stands for all; waiting for the others counts as the rest */
+            linear_s += s.linear_s;
+    }
+    *phase(p, TIMER_LINEAR) += linear_s;
 }
 
-static void activate(const struct pass *p, int64_t n)
+static float *residual(const struct pass *p, const struct slice *s)
 {
+    return p->f->x + (p->row + s->at) * p->m->shape.hidden;
+}
+
+static void before_attention(const struct pass *p, struct slice *s)
+{
+    int64_t hidden = p->m->shape.hidden;
+    norm(p, p->w.xn + s->at * hidden, residual(p, s), p->l->norm1_w, p->l->norm1_b, s->n);
+    if (p->m->shape.parallel)
+        norm(p, p->w.xn2 + s->at * hidden, residual(p, s), p->l->norm2_w, p->l->norm2_b, s->n);
+    linear(p, s, &p->l->qkv, p->w.xn, hidden, p->w.qkv, false);
+    split_qkv(p, s);
+}
+
+/* x += y W^T. One rank adds straight into x; several collect their parts in sum, which add_sums adds up. */
+static void project(const struct pass *p, struct slice *s, const struct kern_mat *w, const float *y, int64_t ldy, bool first)
+{
+    bool sums = p->m->cut.sums;
+    linear(p, s, w, y, ldy, sums ? p->w.sum : p->f->x + p->row * p->m->shape.hidden, !sums || !first);
+}
+
+static void add_sums(const struct pass *p)
+{
+    int64_t n = p->rows * p->m->shape.hidden;
+    double t0 = timer_now();
+    comm_sum_f32(p->m->group, p->w.sum, n);
+    *phase(p, TIMER_COMM) += timer_now() - t0;
+    p->m->kern->add(p->f->x + p->row * p->m->shape.hidden, p->w.sum, n);
+}
+
+/* Columns first .. first+n-1 of a row of the hidden layer, its bias in both halves; u NULL: not gated. */
+static void activate(const void *arg, float *h, float *u, int64_t first, int64_t n)
+{
+    const struct pass *p = arg;
     const struct kern_table *k = p->m->kern;
     enum model_act act = p->m->shape.act;
+    if (p->l->up_b)
+        k->add(h, p->l->up_b + first, n);
+    if (p->l->up_b && u)
+        k->add(u, p->l->up_b + p->m->cut.mlp.n + first, n);
+    if (u && act == MODEL_SILU)
+        k->silu_mul(h, h, u, n);
+    else if (u)
+        k->gelu_mul(h, h, u, n, act == MODEL_GELU_TANH);
+    else if (act == MODEL_SILU)
+        k->silu(h, n);
+    else if (act == MODEL_RELU)
+        k->relu(h, n);
+    else
+        k->gelu(h, n, act == MODEL_GELU_TANH);
+}
+
+static void activate_rows(const struct pass *p, const struct slice *s)
+{
     int64_t wide = p->up_dim, f = p->m->cut.mlp.n;
-    bool gated = p->m->shape.gated;
-#pragma omp parallel for if (n * wide > SMALL)
-    for (int64_t i = 0; i < n; i++) {
+#pragma omp parallel for if (s->n * wide > SMALL)
+    for (int64_t i = s->at; i < s->at + s->n; i++) {
         float *y = p->w.up + i * wide;
-        if (p->l->up_b)
-            k->add(y, p->l->up_b, wide);
-        if (gated && act == MODEL_SILU)
-            k->silu_mul(y, y, y + f, f);
-        else if (gated)
-            k->gelu_mul(y, y, y + f, f, act == MODEL_GELU_TANH);
-        else if (act == MODEL_SILU)
-            k->silu(y, f);
-        else if (act == MODEL_RELU)
-            k->relu(y, f);
-        else
-            k->gelu(y, f, act == MODEL_GELU_TANH);
+        activate(p, y, p->m->shape.gated ? y + f : NULL, 0, f);
     }
 }
 
-/* One layer over the batch's rows r0 .. r0+n-1. */
-static int layer_rows(const struct pass *p, int64_t r0, int64_t n, int64_t *seq)
+static void project_heads(const struct pass *p, struct slice *s)
 {
-    const struct model_layer *l = p->l;
-    const struct work *w = &p->w;
+    project(p, s, &p->l->o, p->w.att, p->q_dim, true);
+}
+
+/* The MLP of a thread's own rows, activation and all, from x to what project() adds to. */
+static void both_products(const struct pass *p, struct slice *s, const float *x)
+{
+    int64_t hidden = p->m->shape.hidden;
+    bool sums = p->m->cut.sums;
+    double t0 = timer_now();
+    struct kern_mlp c = {.up = &p->l->up,
+                         .down = &p->l->down,
+                         .gated = p->m->shape.gated,
+                         .act = activate,
+                         .arg = p,
+                         .x = x + s->at * hidden,
+                         .m = s->n,
+                         .ldx = hidden,
+                         .y = sums ? p->w.sum + s->at * hidden : residual(p, s),
+                         .ldy = hidden,
+                         .accumulate = !sums || p->m->shape.parallel,
+                         .scratch = s->scratch};
+    kern_mlp(p->m->kern, &c);
+    s->linear_s += timer_now() - t0;
+}
+
+static void mlp(const struct pass *p, struct slice *s)
+{
     bool parallel = p->m->shape.parallel;
     int64_t hidden = p->m->shape.hidden;
-    float *x = p->f->x + r0 * hidden;
-    norm(p, w->xn, x, l->norm1_w, l->norm1_b, n);
-    if (parallel)
-        norm(p, w->xn2, x, l->norm2_w, l->norm2_b, n);
-    linear(p, &l->qkv, w->xn, hidden, w->qkv, n, false);
-    split_qkv(p, r0, n);
-    int rc = attend_rows(p, r0, n, seq);
+    add_bias(p, residual(p, s), p->l->o_b, s->n, hidden);
+    if (!parallel)
+        norm(p, p->w.xn + s->at * hidden, residual(p, s), p->l->norm2_w, p->l->norm2_b, s->n);
+    const float *x = parallel ? p->w.xn2 : p->w.xn;
+    if (!s->whole && kern_mlp_fits(&p->l->up, &p->l->down, s->n)) {
+        both_products(p, s, x);
+        return;
+    }
+    linear(p, s, &p->l->up, x, hidden, p->w.up, false);
+    activate_rows(p, s);
+    project(p, s, &p->l->down, p->w.up, p->up_dim, !parallel);
+}
+
+static void last_bias(const struct pass *p, struct slice *s)
+{
+    add_bias(p, residual(p, s), p->l->down_b, s->n, p->m->shape.hidden);
+}
+
+/* All that follows attention, where no sums over ranks come between. */
+static void after_attention(const struct pass *p, struct slice *s)
+{
+    project_heads(p, s);
+    mlp(p, s);
+    last_bias(p, s);
+}
+
+/* One layer over the chunk. */
+static int layer_rows(const struct pass *p, int64_t *seq)
+{
+    each_slice(p, before_attention);
+    int rc = attend_rows(p, p->row, p->rows, seq);
     if (rc)
         return rc;
-    project(p, &l->o, w->att, p->q_dim, x, n, true, !parallel);
-    add_bias(p, x, l->o_b, n, hidden);
-    if (!parallel)
-        norm(p, w->xn, x, l->norm2_w, l->norm2_b, n);
-    linear(p, &l->up, parallel ? w->xn2 : w->xn, hidden, w->up, n, false);
-    activate(p, n);
-    project(p, &l->down, w->up, p->up_dim, x, n, !parallel, true);
-    add_bias(p, x, l->down_b, n, hidden);
+    if (!p->m->cut.sums) {
+        each_slice(p, after_attention);
+        return ERR_OK;
+    }
+    each_slice(p, project_heads);
+    if (!p->m->shape.parallel)
+        add_sums(p);
+    each_slice(p, mlp);
+    add_sums(p);
+    each_slice(p, last_bias);
     return ERR_OK;
 }
 
@@ -431,8 +596,11 @@ int forward_run(struct forward *f, struct arena *step)
     int rc = ERR_OK;
     for (p.layer = 0; !rc && p.layer < m->shape.layers; p.layer++) {
         p.l = &m->layer[p.layer];
-        for (int64_t r0 = 0, seq = 0; !rc && r0 < p.tokens; r0 += CHUNK)
-            rc = layer_rows(&p, r0, min64(CHUNK, p.tokens - r0), &seq);
+        int64_t seq = 0;
+        for (p.row = 0; !rc && p.row < p.tokens; p.row += p.rows) {
+            p.rows = min64(chunk_of(p.tokens), p.tokens - p.row);
+            rc = layer_rows(&p, &seq);
+        }
     }
     for (int64_t s = 0; !rc && f->cache && s < f->b->n_seq; s++)
         f->cache[s]->len += f->b->at[s + 1] - f->b->at[s];
