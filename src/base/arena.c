@@ -62,6 +62,11 @@ void arena_close(struct arena *a)
     *a = (struct arena){0};
 }
 
+struct arena arena_over(void *base, size_t cap, const char *name, bool keep)
+{
+    return (struct arena){.name = name, .base = base, .cap = cap, .keep = keep};
+}
+
 size_t arena_bytes(int64_t n, size_t size)
 {
     size_t bytes;
@@ -94,7 +99,7 @@ static void *take(struct arena *a, int64_t n, size_t size)
 void *arena_alloc(struct arena *a, int64_t n, size_t size)
 {
     void *p = take(a, n, size);
-    if (p && ARENA_FILL)
+    if (p && ARENA_FILL && !a->keep)
         memset(p, 0xFF, (size_t)n * size);
     return p;
 }
@@ -102,7 +107,7 @@ void *arena_alloc(struct arena *a, int64_t n, size_t size)
 void *arena_alloc0(struct arena *a, int64_t n, size_t size)
 {
     void *p = take(a, n, size);
-    if (p)
+    if (p && !a->keep)
         memset(p, 0, (size_t)n * size);
     return p;
 }

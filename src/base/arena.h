@@ -14,6 +14,7 @@ struct arena {
     const char *name;    /* named in errors: "run", "step", ... */
     unsigned char *base; /* page aligned */
     size_t cap, used, peak;
+    bool keep;    /* what lies there is meant: allocations neither fill nor clear, and may be of read-only memory */
     long fail_in; /* tests: the fail_in-th allocation from now fails; 0: never */
 };
 
@@ -22,6 +23,9 @@ enum { ARENA_ALIGN = 64 };
 /* Reserves cap bytes of address space (rounded up to pages); memory is used only when touched. ERR_NOMEM. */
 int arena_open(struct arena *a, const char *name, size_t cap);
 void arena_close(struct arena *a); /* a zeroed arena is fine */
+
+/* An arena in memory of somebody else, who gives it back: not for arena_close, nor for arena_trim. */
+struct arena arena_over(void *base, size_t cap, const char *name, bool keep);
 
 /* n elements of size bytes, 64-byte aligned, not cleared (0xFF in debug builds: each float a NaN).
  * NULL with the sentence set (ERR_NOMEM) if the product overflows or the arena is full. */

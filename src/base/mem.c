@@ -110,6 +110,27 @@ size_t mem_available(void)
     return cgroup_room(proc_kb("/proc/meminfo", "MemAvailable"));
 }
 
+unsigned long long mem_nodes(void)
+{
+    enum { NODES = 64 };
+    unsigned long long nodes = 0;
+    char path[96];
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set))
+        return 0;
+    for (int n = 0; n < NODES; n++) {
+        snprintf(path, sizeof path, "/sys/devices/system/node/node%d", n);
+        if (access(path, F_OK))
+            continue;
+        for (unsigned c = 0; c < CPU_SETSIZE && !(nodes >> n & 1); c++) {
+            snprintf(path, sizeof path, "/sys/devices/system/node/node%d/cpu%u", n, c);
+            if (CPU_ISSET(c, &set) && !access(path, F_OK))
+                nodes |= 1ULL << n;
+        }
+    }
+    return nodes;
+}
+
 int mem_cores(void)
 {
     cpu_set_t set;

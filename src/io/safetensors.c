@@ -25,6 +25,7 @@ struct shard {
     char *path;
     unsigned char *map; /* NULL while not open */
     size_t bytes;
+    uint64_t id[6];          /* of st_identify */
     struct json_doc *header; /* owns the tensors' names */
     const unsigned char *data;
     size_t data_bytes;
@@ -160,6 +161,12 @@ static int map_file(struct shard *f)
     }
     f->map = p;
     f->bytes = (size_t)st.st_size;
+    f->id[0] = (uint64_t)st.st_dev;
+    f->id[1] = (uint64_t)st.st_ino;
+    f->id[2] = (uint64_t)st.st_mtim.tv_sec;
+    f->id[3] = (uint64_t)st.st_mtim.tv_nsec;
+    f->id[4] = (uint64_t)st.st_ctim.tv_sec; /* that of the last change is at anyone's will, this one is not */
+    f->id[5] = (uint64_t)st.st_ctim.tv_nsec;
 out:
     if (fd >= 0)
         close(fd);
@@ -524,6 +531,14 @@ static void drop_pages(const void *p, size_t n)
 void st_done_with(const struct st_tensor *t)
 {
     drop_pages(t->data, t->bytes);
+}
+
+void st_identify(const struct safetensors *s, struct sha *to)
+{
+    for (int64_t i = 0; i < s->n_shards; i++) {
+        sha_add(to, s->shard[i].id, sizeof s->shard[i].id);
+        sha_add(to, &s->shard[i].bytes, sizeof s->shard[i].bytes);
+    }
 }
 
 int st_sha256(const struct safetensors *s, char out[65])

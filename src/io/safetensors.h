@@ -44,6 +44,11 @@ void st_done_with(const struct st_tensor *t);
 /* Hex SHA-256 of all files' bytes in name order (a model's fingerprint); out >= 65 bytes. */
 int st_sha256(const struct safetensors *s, char out[65]);
 
+/* Adds to `to` which files these are and when they last changed (device, inode, bytes, times), without reading them: for what
+ * is kept as long as this machine runs, no fingerprint. */
+struct sha;
+void st_identify(const struct safetensors *s, struct sha *to);
+
 /* Writing: declare every tensor, then append the data in the same order, then commit (fsync, rename from a temporary
  * name). Closing without commit removes the temporary file. */
 struct st_writer;

@@ -7,6 +7,7 @@
 #define AST_MODEL_LAYER_H
 
 #include "base/arena.h"
+#include "base/shared.h"
 #include "kernels/linear.h"
 #include "model/arch.h"
 
@@ -39,7 +40,9 @@ struct model {
     struct model_cut cut;
     const struct comm_group *group; /* borrowed; NULL: one rank */
     const struct kern_table *kern;  /* borrowed */
-    struct arena run;               /* weights and all below */
+    struct arena run;               /* all below but weights */
+    struct arena weights;           /* this rank's own, or in what is shared */
+    struct shared shared;           /* with other ranks of this machine */
     char *path;
     struct kern_mat embed, pos, head; /* (V, D) of this rank; (context, D); (V, D), tied: embed's data */
     float *norm_w, *norm_b;           /* (D,) */

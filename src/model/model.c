@@ -15,6 +15,7 @@
 #include "io/sha.h"
 #include "model/forward.h"
 #include "model/head.h"
+#include "model/share.h"
 #include "model/weights.h"
 
 /* ---- reading ---- */
@@ -153,12 +154,11 @@ static void attention_shapes(struct model *m)
     }
 }
 
-/* All memory of the model, sized beforehand. */
+/* All memory of the model but the weights', sized beforehand. */
 static int allocate(struct model *m, const struct model_open *how)
 {
     const struct model_shape *s = &m->shape;
-    size_t bytes = weights_bytes(s, &m->cut, how->dtype) + weights_stage_bytes() + small_bytes(s, how->path);
-    int rc = arena_open(&m->run, "weights", bytes);
+    int rc = arena_open(&m->run, "model", weights_stage_bytes() + small_bytes(s, how->path));
     if (rc)
         return rc;
     m->layer = ARENA_NEW0(&m->run, s->layers, struct model_layer);
@@ -171,7 +171,32 @@ static int allocate(struct model *m, const struct model_open *how)
         rope_freq(&s->rope, 0, m->rope_freq);
     m->info.path = m->path;
     attention_shapes(m);
-    return weights_alloc(m, how->dtype);
+    return ERR_OK;
+}
+
+/* The weights, found or loaded. Local, and without a word to other ranks: these may be waiting for what is loaded here. */
+static int load(struct model *m, const struct safetensors *st, const struct model_open *how)
+{
+    size_t bytes = weights_bytes(&m->shape, &m->cut, how->dtype);
+    int rc = how->share ? model_share(m, st, how, bytes) : ERR_OK;
+    bool ready = m->shared.state == SHARED_READY;
+    m->info.shared = m->shared.state != SHARED_NONE;
+    if (!rc && how->share && !m->info.shared && how->own_max && bytes > how->own_max)
+        rc = err_set(ERR_NOMEM, "%s: its weights need %.3f GB of each rank, %.3f GB are allowed, and they cannot be shared: %s",
+                     how->path, (double)bytes / 1e9, (double)how->own_max / 1e9, m->shared.why);
+    if (m->info.shared)
+        m->weights = arena_over(m->shared.data, bytes, "weights", ready);
+    else
+        rc = rc ? rc : arena_open(&m->weights, "weights", bytes);
+    rc = rc ? rc : weights_alloc(m, how->dtype);
+    if (rc || ready)
+        return rc;
+    rc = weights_load(m, st, how->check_finite);
+    if (m->info.shared && !rc)
+        shared_ready(&m->shared);
+    else if (m->info.shared)
+        shared_close(&m->shared); /* others try for themselves */
+    return rc;
 }
 
 /* config.json's bytes, then the weights' fingerprint: rank 0 reads, the others are told. */
@@ -229,7 +254,7 @@ int model_open(struct model **out, const struct model_open *how)
     }
     rc = comm_agree(how->group, rc);
     if (!rc)
-        rc = comm_agree(how->group, weights_load(m, s.st, how->check_finite));
+        rc = comm_agree(how->group, load(m, s.st, how));
     if (!rc)
         rc = fingerprint(m, &s);
     source_close(&s);
@@ -242,8 +267,12 @@ int model_open(struct model **out, const struct model_open *how)
 
 void model_close(struct model *m)
 {
-    if (m)
+    if (m) {
+        if (!m->info.shared)
+            arena_close(&m->weights);
+        shared_close(&m->shared);
         arena_close(&m->run);
+    }
     free(m);
 }
 

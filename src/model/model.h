@@ -30,6 +30,7 @@ struct model_info { /* what was read, whole model (not this rank's part) */
     bool tied;
     enum kern_dtype dtype; /* of the weights in memory */
     size_t weight_bytes;   /* this rank's */
+    bool shared;           /* ... which other ranks of this machine read too, or may */
     char sha256[65];       /* fingerprint of the weight files and config.json */
     double flops_linear;   /* of one token through the linear layers (2 x weights), vocabulary projection apart */
     double flops_head;     /* of one token's vocabulary projection */
@@ -45,6 +46,10 @@ struct model_open {
      * as a whole, .to(bfloat16) or .half(); false: in float, as from_pretrained leaves them. */
     bool rope_in_dtype;
     bool check_finite; /* refuse NaN and infinity in the weights (default on in jobs) */
+    /* One copy of the weights, read-only, for all processes of this user on this machine that open the same files, cut and
+     * packed alike; the numbers are the same. Where that is impossible, a copy of its own. Not for those who write weights. */
+    bool share;
+    size_t own_max; /* with share: bytes that a copy of its own may take at most; 0: any */
 };
 
 /* Reads config.json and weights (only this rank's slices). Local checks first, then agreement: all ranks get the model

@@ -226,7 +226,7 @@ static size_t give_mat(struct arena *to, struct kern_mat *m, enum kern_dtype t, 
     *m = (struct kern_mat){.dtype = t, .out = out, .in = in};
     if (to)
         m->data = arena_alloc(to, (int64_t)bytes, 1);
-    if (m->data)
+    if (m->data && !to->keep)
         kern_mat_touch(m);
     return arena_bytes((int64_t)bytes, 1);
 }
@@ -278,11 +278,10 @@ size_t weights_bytes(const struct model_shape *s, const struct model_cut *cut, e
 
 int weights_alloc(struct model *m, enum kern_dtype t)
 {
-    size_t before = m->run.used;
-    give_rest(&m->run, m, &m->shape, &m->cut, t);
+    give_rest(&m->weights, m, &m->shape, &m->cut, t);
     for (int64_t i = 0; i < m->shape.layers; i++)
-        give_layer(&m->run, &m->layer[i], &m->shape, &m->cut, t);
-    m->info.weight_bytes = m->run.used - before;
+        give_layer(&m->weights, &m->layer[i], &m->shape, &m->cut, t);
+    m->info.weight_bytes = m->weights.used;
     return m->info.weight_bytes == weights_bytes(&m->shape, &m->cut, t) ? ERR_OK : ERR_NOMEM;
 }
 

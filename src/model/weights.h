@@ -16,7 +16,8 @@ int weights_check(const struct model_arch *a, const struct model_shape *s, const
 int64_t weights_count(const struct model_arch *a, const struct model_shape *s);                    /* parameters, tied ones once */
 size_t weights_bytes(const struct model_shape *s, const struct model_cut *cut, enum kern_dtype t); /* of one rank */
 
-/* Allocates every matrix and vector of this rank in m->run. */
+/* Allocates every matrix and vector of this rank in m->weights, which holds weights_bytes(); where its contents are kept, they
+ * are the weights already. */
 int weights_alloc(struct model *m, enum kern_dtype t);
 /* Room that weights_load takes from m->run beyond that, and gives back. */
 size_t weights_stage_bytes(void);
