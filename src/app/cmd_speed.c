@@ -24,7 +24,8 @@ const struct app_command app_speed = {
              "  --new N        tokens that are decoded after it (default 16)\n"
              "  --runs N       median of N runs (default 3)\n"
              "  --threads N    OpenMP threads a rank (default 1)\n"
-             "  --dtype T      weights, keys and values in memory: bf16 (default) or f32\n",
+             "  --dtype T      weights, keys and values in memory: bf16 (default) or f32\n"
+             "  --share S      yes: weights in memory that processes of this machine share, as `run.share_weights`; no (default)\n",
     .run = run,
 };
 
@@ -32,6 +33,7 @@ struct options {
     const char *model;
     long tokens, new_tokens, runs, threads;
     enum kern_dtype dtype;
+    bool share;
 };
 
 enum { RUNS_MAX = 101 };
@@ -86,6 +88,8 @@ static int read_options(struct options *o, int argc, char **argv)
             bad = read_number(a, v, 1, 4096, &o->threads);
         else if (!strcmp(a, "--dtype") && (!strcmp(v, "f32") || !strcmp(v, "bf16")))
             o->dtype = !strcmp(v, "f32") ? KERN_F32 : KERN_BF16;
+        else if (!strcmp(a, "--share") && (!strcmp(v, "yes") || !strcmp(v, "no")))
+            o->share = !strcmp(v, "yes");
         else
             return app_usage(&app_speed, "unknown option or value '%s %s'", a, v);
         if (bad)
@@ -197,7 +201,8 @@ static int run(int argc, char **argv)
     rc = comm_agree(world, rc);
     if (!rc)
         rc = model_open(
-            &b.m, &(struct model_open){.path = o.model, .dtype = o.dtype, .kv_dtype = o.dtype, .group = world, .kern = &kern});
+            &b.m, &(struct model_open){
+                      .path = o.model, .dtype = o.dtype, .kv_dtype = o.dtype, .group = world, .kern = &kern, .share = o.share});
     if (!rc)
         rc = measure(&b);
     arena_close(&b.step);

@@ -12,6 +12,7 @@
 #include "app/doctor.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/shared.h"
 
 static void memory(struct doctor *d)
 {
@@ -83,8 +84,22 @@ static void shared_memory(struct doctor *d)
     }
 }
 
+/* One copy of a model for all ranks: run.share_weights. */
+static void shared_weights(struct doctor *d)
+{
+    bool huge;
+    const char *why = shared_probe(&huge);
+    if (why)
+        doctor_warn(d, "weights", "let ranks see each other's files in /proc", "each rank holds a copy of its own: %s", why);
+    else
+        doctor_ok(d, "weights", "ranks can share one copy%s",
+                  huge ? ", in huge pages"
+                       : "; without huge pages: only with run.share_weights = \"on\" or where memory asks for it");
+}
+
 void doctor_memory(struct doctor *d)
 {
     memory(d);
+    shared_weights(d);
     shared_memory(d);
 }

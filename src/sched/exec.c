@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/shared.h"
 #include "comm/comm.h"
 #include "kernels/linear.h"
 #include "model/gates.h"
@@ -42,13 +43,17 @@ size_t exec_memory(const struct comm_group *g, double memory_gb)
     return there ? (size_t)(0.9 * (double)there / size) : (size_t)4000000000;
 }
 
+int exec_workers(const struct comm_group *g)
+{
+    int rank, size;
+    comm_node(g, &rank, &size);
+    return g && g->size > 1 && size > 1 ? size - 1 : size;
+}
+
 int exec_threads(const struct comm_group *g, int64_t asked)
 {
-    int rank, size, cores = mem_cores();
-    comm_node(g, &rank, &size);
     /* Rank 0 only deals out work where there are others: its core is theirs. */
-    int workers = g && g->size > 1 && size > 1 ? size - 1 : size;
-    int share = cores / (workers > 0 ? workers : 1);
+    int workers = exec_workers(g), share = mem_cores() / (workers > 0 ? workers : 1);
     return asked > 0 ? (int)asked : share > 0 ? share : 1;
 }
 
@@ -121,6 +126,24 @@ void exec_regroup(struct exec *e, const struct comm_group *group)
     e->o.group = group;
 }
 
+/* Bytes of weights that count as this rank's: its part of what the ranks of this machine share, if they do. */
+static double weight_part(const struct exec *e, double bytes, bool shared)
+{
+    int parts = e->o.group ? e->o.group->size : 1, alike = e->o.workers / parts;
+    return shared && alike > 1 ? bytes / alike : bytes;
+}
+
+static bool wants_sharing(const struct exec *e, double bytes)
+{
+    bool huge;
+    switch (e->w->job->run.share_weights) {
+    case JOB_SHARE_ON: return true;
+    case JOB_SHARE_OFF: return false;
+    default: /* somebody to share with, and as fast as a copy of one's own or the only way */
+        return weight_part(e, bytes, true) < bytes && ((!shared_probe(&huge) && huge) || bytes > (double)e->o.memory);
+    }
+}
+
 /* Opens the cell's model and sets its method, unless they are there. Collective. */
 static int prepare(struct exec *e, const struct work_cell *c, int *reach)
 {
@@ -136,14 +159,19 @@ static int prepare(struct exec *e, const struct work_cell *c, int *reach)
     *reach = EXEC_NO_MODEL;
     if (e->model_index != c->model) {
         drop_model(e);
-        int parts = e->o.group ? e->o.group->size : 1;
-        if (job_weight_bytes(m) / parts > (double)e->o.memory)
-            rc = err_set(ERR_NOMEM, "%s: its weights need %.3f GB of each rank, %.3f GB are allowed", m->path,
-                         job_weight_bytes(m) / parts / 1e9, (double)e->o.memory / 1e9);
+        double bytes = job_weight_bytes(m) / (e->o.group ? e->o.group->size : 1), part;
+        how.share = wants_sharing(e, bytes);
+        how.own_max = e->o.memory;
+        part = weight_part(e, bytes, how.share);
+        if (part > (double)e->o.memory)
+            rc = err_set(ERR_NOMEM, "%s: its weights need %.3f GB of each rank, %.3f GB are allowed", m->path, part / 1e9,
+                         (double)e->o.memory / 1e9);
         rc = comm_agree(e->o.group, rc);
         rc = rc ? rc : model_open(&e->model, &how);
         if (rc)
             return rc;
+        if (e->w->job->run.share_weights == JOB_SHARE_ON && !model_info(e->model)->shared)
+            log_warn("%s: run.share_weights is on, but a copy of its own is loaded; `asterism doctor` says why", m->path);
         e->stats = calloc((size_t)m->info.layers, sizeof *e->stats);
         rc = e->stats ? ERR_OK : err_set(ERR_NOMEM, "no memory for counters");
         if (!rc && e->w->job->run.sparsity > 0)
@@ -184,7 +212,8 @@ size_t exec_bytes(struct exec *e, int cell, int64_t first, int64_t count)
 static double memory_share(struct exec *e, int cell, int64_t position, int64_t n, double *bytes)
 {
     *bytes = (double)exec_bytes(e, cell, position, n);
-    double room = (double)e->o.memory - (double)model_info(e->model)->weight_bytes,
+    const struct model_info *i = model_info(e->model);
+    double room = (double)e->o.memory - weight_part(e, (double)i->weight_bytes, i->shared),
            share = room > 0 ? *bytes / room : (double)INFINITY;
     comm_max_f64(e->o.group, &share, 1);
     return share;

@@ -16,7 +16,8 @@ struct exec_opts {
     const struct comm_group *group; /* tensor parallel; NULL: one rank */
     size_t memory;                  /* bytes this rank may use for weights and activations */
     int threads;
-    int rank; /* in the world, for the record */
+    int rank;    /* in the world, for the record */
+    int workers; /* ranks of this machine that compute, this one among them: exec_workers(); 0: not known */
 };
 
 /* How far an error reaches: EXEC_NO_METHOD, _MODEL: none of the model's cells (with this method) can run, here at least. */
@@ -47,6 +48,8 @@ size_t exec_bytes(struct exec *e, int cell, int64_t first, int64_t count);
 
 /* This rank's memory limit: as asked for in GB, or its share of what the machine can give. Collective over g. */
 size_t exec_memory(const struct comm_group *g, double memory_gb);
+/* Ranks of this machine that compute. Collective over g. */
+int exec_workers(const struct comm_group *g);
 /* OpenMP threads: as asked for, or cores / ranks on the machine. Collective over g. */
 int exec_threads(const struct comm_group *g, int64_t asked);
 

@@ -56,6 +56,7 @@ static const struct cfg_field run_fields[] = {
     CFG_STR(struct job_run, policy, "longest_first", "which shard next: longest_first, in_order"),
     CFG_INT(struct job_run, tries, 3, 1, 100, "attempts at a shard before its samples are marked as failed"),
     CFG_REAL(struct job_run, memory_gb, 0, 0, 1e6, "memory a rank may use for weights and activations; 0: what the machine can give"),
+    CFG_ENUM(struct job_run, share_weights, JOB_SHARE_AUTO, "auto|on|off", "one copy of the weights for all ranks of a machine that hold the same part; auto: where there are several and that costs no time, or memory asks for it"),
     CFG_REAL(struct job_run, beat_s, 1, 0.01, 600, "seconds between heartbeats"),
     CFG_REAL(struct job_run, dead_s, 30, 0.1, 1e5, "a rank silent for so long is dead; its shard goes to another group"),
     CFG_REAL(struct job_run, hang_s, 600, 1, 1e6, "a shard that takes so long, and 20 times its prediction, hangs; its group is given up"),

@@ -44,10 +44,13 @@ struct job_task {
     void *opts;
 };
 
+enum job_share { JOB_SHARE_AUTO, JOB_SHARE_ON, JOB_SHARE_OFF };
+
 struct job_run {
     int64_t threads, tensor, seed, batch_tokens, batch_samples, tries, sparsity, maps;
     double beat_s, dead_s, hang_s, grace_s, shard_s, memory_gb, margin_s;
     const char *isa, *policy;
+    int64_t share_weights; /* enum job_share */
     bool text, compress, calibrate;
 };
 

@@ -50,9 +50,9 @@ struct run {
     struct store store;
     struct comm_link *link;
     struct exec *exec;
-    int rank, ranks, threads;
-    int *tensor, n_phases; /* (phases,) ranks of a group */
-    int groups;            /* of the phase that ran last, with its tensor */
+    int rank, ranks, threads, workers; /* workers: of this machine */
+    int *tensor, n_phases;             /* (phases,) ranks of a group */
+    int groups;                        /* of the phase that ran last, with its tensor */
     int last_tensor;
     size_t memory;
     int64_t *sizes;          /* (cells,) samples */
@@ -126,7 +126,8 @@ static int open_exec(struct run *r)
 {
     int rc = ERR_OK;
     if (r->rank > 0 || r->ranks == 1)
-        rc = exec_open(&r->exec, r->work, &(struct exec_opts){.memory = r->memory, .threads = r->threads, .rank = r->rank});
+        rc = exec_open(&r->exec, r->work,
+                       &(struct exec_opts){.memory = r->memory, .threads = r->threads, .rank = r->rank, .workers = r->workers});
     return comm_agree(r->world, rc);
 }
 
@@ -137,6 +138,7 @@ static int open_phases(struct run *r)
     double memory;
     r->memory = exec_memory(r->world, r->job->run.memory_gb);
     r->threads = exec_threads(r->world, r->job->run.threads);
+    r->workers = exec_workers(r->world);
     memory = -(double)r->memory;
     comm_max_f64(r->world, &memory, 1); /* the smallest */
     r->tensor = calloc((size_t)n, sizeof *r->tensor);

@@ -110,6 +110,19 @@ run 2 "output=$dir/mem2.h5" run.memory_gb=0.02
 ok "weights that do not fit are not read (rc $rc)" is $rc 3
 ok "and the reason is said" says 'weights need 0.034 GB of each rank'
 
+# weights that two ranks share: half of them counts as each one's, the numbers are the same, and so is the job
+run 3 "output=$dir/own.h5" run.memory_gb=0.03 run.share_weights=off
+ok "two copies do not fit" says 'weights need 0.034 GB of each rank'
+for share in on auto; do
+    run 3 "output=$dir/share.h5" run.memory_gb=0.03 run.share_weights=$share --fresh
+    ok "share_weights = $share: one copy fits (rc $rc)" is $rc 0
+    for part in /metrics /samples /layers; do
+        ok "share_weights = $share: $part is the same" h5diff "$dir/r0.h5" "$dir/share.h5" $part
+    done
+done
+run 0 "output=$dir/share.h5" run.share_weights=off
+ok "sharing is not part of what a job is" says 'going on: 18 of 18 samples'
+
 # a signal
 run_signal() {
     mpirun --oversubscribe -np 3 "$ASTERISM" run "$dir/job.cfg" "output=$dir/sig.h5" "tasks.[0].lengths=[256]" run.batch_tokens=256 >"$dir/log" 2>&1 </dev/null &
