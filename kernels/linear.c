@@ -16,7 +16,7 @@
 
 enum {
     ROWS = 256,      /* of x at once: a piece of them is 400 KiB, for L2 */
-    STREAM = 8,      /* blocks that a thread takes at once when there are few rows ... */
+    STREAM = 8,      /* blocks that a thread takes at once, at most, when there are few rows ... */
     STEALERS = 512,  /* ... in up to so many parts */
     UNIT = 4,        /* blocks that a thread takes at once when there are many rows ... */
     UNITS = 1024,    /* ... or more, so that there are so many units at most */
@@ -80,21 +80,21 @@ size_t kern_linear_scratch(const struct kern_mat *w, int64_t m)
                             : rows_bytes(w, m < ROWS ? m : ROWS);
 }
 
-/* Row r of few: float i to to[i * m + r]. */
-static void interleave_row(const struct kern_table *k, const struct kern_linear *c, int64_t r, float *to)
+/* Inputs i0 .. of the few rows, ROWS_CHUNK at most: number i of row r to to[i * m + r]. A chunk of all rows at a time: the lines
+ * that they share stay in the first-level cache. */
+static void interleave_chunk(const struct kern_table *k, const struct kern_linear *c, int64_t i0)
 {
-    const float *from = c->x + r * c->ldx;
-    int64_t in = c->w->in;
-    if (c->w->dtype == KERN_F32) {
-        for (int64_t i = 0; i < in; i++)
-            to[i * c->m + r] = from[i];
-        return;
-    }
-    float part[ROWS_CHUNK];
-    for (int64_t i = 0; i < in; i += ROWS_CHUNK) {
-        int64_t n = rows_round(k, part, from + i, in - i < ROWS_CHUNK ? in - i : ROWS_CHUNK);
-        for (int64_t j = 0; j < n; j++, to += c->m)
-            memcpy(&to[r], part + j, sizeof *to); /* a pair of bf16 is no float */
+    int64_t in = c->w->in, n = in - i0 < ROWS_CHUNK ? in - i0 : ROWS_CHUNK, inputs = n;
+    bool half = c->w->dtype == KERN_BF16;
+    float part[ROWS_CHUNK + 1], *to = (float *)c->scratch + (half && k->has_bf16_dot ? i0 / 2 : i0) * c->m;
+    for (int64_t r = 0; r < c->m; r++) {
+        const float *from = c->x + r * c->ldx + i0;
+        if (half) {
+            n = rows_round(k, part, from, inputs);
+            from = part;
+        }
+        for (int64_t j = 0; j < n; j++)
+            memcpy(&to[j * c->m + r], from + j, sizeof *to); /* a pair of bf16 is no float */
     }
 }
 
@@ -161,9 +161,12 @@ static void few_rows(const struct kern_table *k, const struct kern_linear *c, st
 {
     int64_t first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
     int threads = omp_get_num_threads(), me = omp_get_thread_num(), parts = threads < STEALERS ? threads : STEALERS;
+    int64_t pass = c->m <= 4 ? 4 : c->m <= 8 ? 2 : 1; /* blocks that a kernel takes at once */
+    int64_t take = (last - first) / (8 * parts) / pass * pass;
+    take = take < pass ? pass : take > STREAM ? STREAM : take;
 #pragma omp for schedule(static)
-    for (int64_t r = 0; r < c->m; r++)
-        interleave_row(k, c, r, c->scratch);
+    for (int64_t i = 0; i < c->w->in; i += ROWS_CHUNK)
+        interleave_chunk(k, c, i);
     for (int i = 0; i < parts; i++) {
         int whose = (me + i) % parts;
         struct span all = part_of(first, last, whose, parts);
@@ -171,9 +174,9 @@ static void few_rows(const struct kern_table *k, const struct kern_linear *c, st
 #pragma omp atomic capture
             {
                 at = t->n[whose];
-                t->n[whose] += STREAM;
+                t->n[whose] += take;
             }
-            struct span b = {all.begin + at, all.begin + at + STREAM};
+            struct span b = {all.begin + at, all.begin + at + take};
             b.end = b.end < all.end ? b.end : all.end;
             if (b.begin < b.end)
                 multiply_few(k, c, b);

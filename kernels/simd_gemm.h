@@ -10,7 +10,14 @@
 #include "kernels/kern.h"
 
 /* Rows of a register tile: with two vectors of outputs each, as many chains as leave room for the weights and a number of x. */
-enum { GEMM_ROWS = W == 16 ? 14 : 6, GEMM_VECS = 2, GEMM_FEW = W == 16 ? 8 : 6, GEMM_MOST = 4, GEMM_VB = KERN_KB / W };
+enum {
+    GEMM_ROWS = W == 16 ? 14 : 6,
+    GEMM_VECS = 2,
+    GEMM_FEW = W == 16 ? 16 : 6,
+    GEMM_ROOM = W == 16 ? 16 : 8,
+    GEMM_MOST = 4,
+    GEMM_VB = KERN_KB / W
+};
 #define GEMM_UNROLL _Pragma("GCC unroll 32")
 #ifdef STEP_BF16
 enum { BF16_PARTS = 1 };
@@ -75,13 +82,13 @@ struct narrow {
     int64_t x_step, steps;
     const float *w[GEMM_MOST], *ahead[GEMM_MOST];
     int n_ahead;
-    float *y[8][GEMM_MOST];
+    float *y[GEMM_ROOM][GEMM_MOST];
     bool add;
 };
 
 #define NARROW_BODY(STEP, PARTS, PART)                                                                                             \
     const float *x = c->x, *w[GEMM_MOST];                                                                                          \
-    vf acc[8][GEMM_MOST * GEMM_VB];                                                                                                \
+    vf acc[GEMM_ROOM][GEMM_MOST * GEMM_VB];                                                                                        \
     GEMM_UNROLL for (int b = 0; b < nb; b++) w[b] = c->w[b];                                                                       \
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] =                        \
         c->add ? vload(c->y[r][i / GEMM_VB] + i % GEMM_VB * W) : vzero();                                                          \
@@ -112,12 +119,16 @@ INL void narrow_bf16(const int mr, const int nb, const struct narrow *c) { NARRO
 #define GEMM_PAIR(fn, mr) GEMM_CASE(fn, mr, 1) GEMM_CASE(fn, mr, 2)
 #define GEMM_EIGHT(fn) \
     GEMM_PAIR(fn, 1) GEMM_PAIR(fn, 2) GEMM_PAIR(fn, 3) GEMM_PAIR(fn, 4) GEMM_PAIR(fn, 5) GEMM_PAIR(fn, 6) GEMM_PAIR(fn, 7) GEMM_PAIR(fn, 8)
-#define NARROW_CASES(fn) \
+#define NARROW_EIGHT(fn) \
     GEMM_EIGHT(fn) GEMM_CASE(fn, 1, 4) GEMM_CASE(fn, 2, 4) GEMM_CASE(fn, 3, 4) GEMM_CASE(fn, 4, 4)
 #if defined(__AVX512F__)
+#define NARROW_CASES(fn) NARROW_EIGHT(fn) \
+    GEMM_CASE(fn, 9, 1) GEMM_CASE(fn, 10, 1) GEMM_CASE(fn, 11, 1) GEMM_CASE(fn, 12, 1) \
+    GEMM_CASE(fn, 13, 1) GEMM_CASE(fn, 14, 1) GEMM_CASE(fn, 15, 1) GEMM_CASE(fn, 16, 1)
 #define MICRO_CASES(fn) \
     GEMM_EIGHT(fn) GEMM_PAIR(fn, 9) GEMM_PAIR(fn, 10) GEMM_PAIR(fn, 11) GEMM_PAIR(fn, 12) GEMM_PAIR(fn, 13) GEMM_PAIR(fn, 14)
 #else
+#define NARROW_CASES(fn) NARROW_EIGHT(fn)
 #define MICRO_CASES(fn) \
     GEMM_CASE(fn, 1, 1) GEMM_CASE(fn, 2, 1) GEMM_CASE(fn, 3, 1) GEMM_CASE(fn, 4, 1) GEMM_CASE(fn, 5, 1) GEMM_CASE(fn, 6, 1)
 #endif
@@ -146,7 +157,7 @@ static struct part part_of(const struct kern_gemm *g, int64_t b)
 
 /* Blocks at the edge of the wanted columns go through a copy; few rows, where each block has outputs of its own. */
 struct edges {
-    float copy[8][GEMM_MOST][KERN_KB];
+    float copy[GEMM_ROOM][GEMM_MOST][KERN_KB];
 };
 
 /* Where the outputs of row r, block b go. */
@@ -249,8 +260,8 @@ static void narrow_rows(const struct kern_gemm *g, int64_t r0, int mr, int64_t b
 
 static void narrow(const struct kern_gemm *g)
 {
-    int mr_most = g->rows < GEMM_FEW ? (int)g->rows : GEMM_FEW;
-    int most = W == 16 ? (mr_most <= 4 ? 4 : 2) : mr_most == 1 ? 4 : mr_most <= 3 ? 2 : 1;
+    int mr_most = g->rows < GEMM_FEW ? (int)g->rows : GEMM_FEW; /* more than 8: each weight is loaded once for all of them */
+    int most = W == 16 ? (mr_most <= 4 ? 4 : mr_most <= 8 ? 2 : 1) : mr_most == 1 ? 4 : mr_most <= 3 ? 2 : 1;
     for (int64_t b = g->block0; b < g->block1;) {
         int nb = most;
         while (nb > g->block1 - b)

@@ -51,7 +51,7 @@ static void by_masks(struct probe *p)
 static void by_blocks(struct probe *p)
 {
     p->k->tile_begin(&p->t);
-    p->k->tile_blocks(&p->t, &p->kv, p->w.block, p->w.mask, p->blocks);
+    p->k->tile_blocks(&p->t, &p->kv, p->w.in->block, p->w.in->mask, p->blocks);
     p->k->tile_end(&p->t, NULL);
 }
 
@@ -104,13 +104,14 @@ static int open_probe(struct probe *p, struct arena *a, int64_t dim)
     p->t.m = ARENA_NEW0(a, rows, float);
     p->t.l = ARENA_NEW0(a, rows, float);
     p->t.scratch = arena_alloc0(a, (int64_t)kern_tile_scratch(rows, dim), 1);
-    p->w.at = &p->w.tile[0];
+    p->w.at = &p->w.choice[0];
+    p->w.in = &p->w.tile[0];
     p->w.at->list = ARENA_NEW0(a, p->tokens * LIST, int32_t);
     p->w.at->ptr = ARENA_NEW0(a, p->tokens + 1, int64_t);
-    p->w.block = ARENA_NEW0(a, FAR, int32_t);
-    p->w.mask = ARENA_NEW0(a, FAR, uint64_t);
+    p->w.in->block = ARENA_NEW0(a, FAR, int32_t);
+    p->w.in->mask = ARENA_NEW0(a, FAR, uint64_t);
     if (!q || !row || !end || !p->kv.k || !p->kv.v || !p->t.o || !p->t.m || !p->t.l || !p->t.scratch || !p->w.at->list ||
-        !p->w.at->ptr || !p->w.block || !p->w.mask)
+        !p->w.at->ptr || !p->w.in->block || !p->w.in->mask)
         return ERR_NOMEM;
     for (int64_t i = 0; i < rows; i++)
         end[i] = KEYS;

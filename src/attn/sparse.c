@@ -86,24 +86,25 @@ static size_t lane_cut(struct sparse_lane *w, unsigned char *base, const struct 
     int64_t d = s->dim, T = r->tile, R = KERN_MAX_ROWS, nb = tokens / r->o->block + 1, nk = tokens / sparse_piece(r->o) + 1;
     size_t at = 0;
     *w = (struct sparse_lane){.ld = (nb + FEAT_GROUP) / FEAT_GROUP * FEAT_GROUP + FEAT_GROUP};
-    w->q = take(base, &at, R * d, sizeof(float));
-    w->o = take(base, &at, R * d, sizeof(float));
-    w->m = take(base, &at, R, sizeof(float));
-    w->l = take(base, &at, R, sizeof(float));
-    w->lse = take(base, &at, R, sizeof(float));
-    w->begin = take(base, &at, R, sizeof(int64_t));
-    w->end = take(base, &at, R, sizeof(int64_t));
-    w->kern = take(base, &at, (int64_t)kern_tile_scratch(R, d), 1);
     w->scores = take(base, &at, T * w->ld, sizeof(float));
     w->work = take(base, &at, w->ld + 64, sizeof(float));
     w->chosen = take(base, &at, nb, sizeof(int32_t));
-    w->block = take(base, &at, max64(nb, nk), sizeof(int32_t));
     for (int i = 0; i < SPARSE_AHEAD; i++) {
-        w->tile[i].set = take(base, &at, T, sizeof(struct select_set));
-        w->tile[i].list = take(base, &at, T * max64(nb, nk), sizeof(int32_t));
-        w->tile[i].ptr = take(base, &at, T + 1, sizeof(int64_t));
+        w->choice[i].set = take(base, &at, T, sizeof(struct select_set));
+        w->choice[i].list = take(base, &at, T * max64(nb, nk), sizeof(int32_t));
+        w->choice[i].ptr = take(base, &at, T + 1, sizeof(int64_t));
+        struct sparse_tile *t = &w->tile[i];
+        t->q = take(base, &at, R * d, sizeof(float));
+        t->o = take(base, &at, R * d, sizeof(float));
+        t->m = take(base, &at, R, sizeof(float));
+        t->l = take(base, &at, R, sizeof(float));
+        t->lse = take(base, &at, R, sizeof(float));
+        t->begin = take(base, &at, R, sizeof(int64_t));
+        t->end = take(base, &at, R, sizeof(int64_t));
+        t->kern = take(base, &at, (int64_t)kern_tile_scratch(R, d), 1);
+        t->block = take(base, &at, max64(nb, nk), sizeof(int32_t));
+        t->mask = take(base, &at, nk, sizeof(uint64_t));
     }
-    w->mask = take(base, &at, nk, sizeof(uint64_t));
     w->mark = take(base, &at, nb, 1);
     w->sampled = take(base, &at, sparsity_room(tokens, d), sizeof(float));
     w->extra = r->ops->extra ? take(base, &at, (int64_t)r->ops->extra(s, tokens), 1) : NULL;
@@ -258,7 +259,7 @@ static void sample(const struct sparse_run *r, struct sparse_lane *w, int64_t un
         struct sparsity_row x = {.token = w->at->set[i].token, .size = sparse_piece(r->o)};
         x.kv_head = unit * r->heads / (shape->heads / shape->kv_heads);
         x.from = r->rule.window > 0 ? max64(0, x.token + 1 - r->rule.window) : 0;
-        x.how = w->how == SPARSE_DENSE ? SPARSITY_DENSE : w->how == SPARSE_BLOCKS ? SPARSITY_BLOCKS : SPARSITY_GATHER;
+        x.how = w->in->how == SPARSE_DENSE ? SPARSITY_DENSE : w->in->how == SPARSE_BLOCKS ? SPARSITY_BLOCKS : SPARSITY_GATHER;
         if (w->at->some) {
             x.list = w->at->list + w->at->ptr[i];
             x.n = w->at->ptr[i + 1] - w->at->ptr[i];
@@ -272,17 +273,18 @@ static void sample(const struct sparse_run *r, struct sparse_lane *w, int64_t un
 static void some_tiles(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t tile, int64_t n)
 {
     const struct attn_call *c = r->c;
-    for (int step = 0; step < 2; step++)
-        for (int64_t x = 0; x < n; x++) {
-            int64_t from = max64((tile - x) * r->tile, c->pos), to = min64((tile - x + 1) * r->tile, c->pos + c->n);
-            w->at = &w->tile[x];
-            if (step == 0) {
-                sparse_choose(r, w, unit, from - c->pos, to - from);
-                continue;
-            }
-            sparse_attend(r, w, unit, from - c->pos, to - from);
-            sample(r, w, unit, to - from);
-        }
+    struct sparse_span tok[SPARSE_AHEAD];
+    for (int64_t x = 0; x < n; x++) {
+        int64_t from = max64((tile - x) * r->tile, c->pos), to = min64((tile - x + 1) * r->tile, c->pos + c->n);
+        tok[x] = (struct sparse_span){from - c->pos, to - from};
+        w->at = &w->choice[x], w->in = &w->tile[x];
+        sparse_choose(r, w, unit, tok[x].pos, tok[x].n);
+    }
+    sparse_attend(r, w, unit, tok, n);
+    for (int64_t x = 0; x < n; x++) {
+        w->at = &w->choice[x], w->in = &w->tile[x];
+        sample(r, w, unit, tok[x].n);
+    }
 }
 
 /* Neighbouring tiles of a unit share blocks, and so the cache: a thread takes some at a time, the latest first. */
@@ -295,8 +297,8 @@ static void all_tiles(struct sparse_run *r, unsigned char *lanes, size_t lane, i
     {
         struct sparse_lane w;
         lane_cut(&w, lanes + (size_t)omp_get_thread_num() * lane, r, c->pos + c->n);
-        if (!c->lse && !r->f.d.summary)
-            w.lse = NULL; /* a logarithm a row: nobody asks */
+        for (int x = 0; x < SPARSE_AHEAD && !c->lse && !r->f.d.summary; x++)
+            w.tile[x].lse = NULL; /* a logarithm a row: nobody asks */
 #pragma omp for schedule(dynamic, 1)
         for (int64_t item = 0; item < parts * r->units; item++) {
             int64_t left = tiles - item % parts * each;

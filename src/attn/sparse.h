@@ -65,22 +65,32 @@ struct sparse_choice {
     int64_t *ptr;           /* (T + 1,) */
     bool some;              /* a token of the tile has not kept everything: lists are filled */
 };
-enum { SPARSE_AHEAD = 4 }; /* tiles that choose, one after the other, while the blocks' vectors are in cache, before they attend */
+/* Tiles that choose, one after the other, while the blocks' vectors are in cache, and then attend together, while the blocks' keys
+ * and values are. */
+enum { SPARSE_AHEAD = 4 };
 
-struct sparse_lane {            /* one thread's room; T tokens of a tile; nb blocks, nk pieces so far */
-    float *q, *o, *m, *l, *lse; /* a kernel tile, see struct kern_tile */
+/* A tile while it attends. */
+struct sparse_tile {
+    struct kern_tile t;
+    float *q, *o, *m, *l, *lse; /* see struct kern_tile */
     int64_t *begin, *end;
     void *kern;
-    float *scores, *work;                         /* (T, ld); (ld + 64,) */
-    struct kern_guess guess;                      /* of the last token */
-    int64_t ld, score0;                           /* columns of scores; the block of column 0 */
-    struct sparse_choice tile[SPARSE_AHEAD], *at; /* at: of the tile that is worked on */
-    int32_t *chosen, *block;                      /* (nb,); (nk,) union */
-    uint64_t *mask;                               /* (nk,) */
-    unsigned char *mark;                          /* (nb,) */
-    float *sampled;                               /* sparsity_room() */
+    int32_t *block;       /* (nk,) union of its lists */
+    uint64_t *mask;       /* (nk,) rows that see each */
+    int64_t blocks, done; /* in the union; attended to so far */
+    int how;              /* enum sparse_strategy */
+};
+
+struct sparse_lane {                                /* one thread's room; T tokens of a tile; nb blocks, nk pieces so far */
+    float *scores, *work;                           /* (T, ld); (ld + 64,) */
+    struct kern_guess guess;                        /* of the last token */
+    int64_t ld, score0;                             /* columns of scores; the block of column 0 */
+    struct sparse_choice choice[SPARSE_AHEAD], *at; /* at, in: of the tile that is worked on */
+    struct sparse_tile tile[SPARSE_AHEAD], *in;
+    int32_t *chosen;     /* (nb,) */
+    unsigned char *mark; /* (nb,) */
+    float *sampled;      /* sparsity_room() */
     void *extra;
-    int how; /* the tile's strategy, enum sparse_strategy */
     struct attn_stats stats;
 };
 
@@ -126,10 +136,12 @@ size_t sparse_query_bytes(const struct sparse_run *r, int64_t n); /* that sparse
 /* Fills first, u and rho, and adds the chunk to the running context. ERR_NOMEM. */
 int sparse_queries(struct sparse_run *r);
 void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t i, int64_t n);
-void sparse_attend(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t i, int64_t n);
-/* The union of the tile's lists in w->block, with the rows that see each in w->mask; returns how many. n tokens of `heads` rows. */
+/* The n tiles of w, whose tokens are tok[x], have chosen. */
+void sparse_attend(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, const struct sparse_span *tok, int64_t n);
+/* The union of the lists of w->at in w->in->block, with the rows that see each in w->in->mask; returns how many. n tokens of
+ * `heads` rows. */
 int64_t sparse_masks(struct sparse_lane *w, int64_t n, int64_t heads);
-/* Mixes summaries of what token `tok` of the tile has not chosen into rows row .. row+heads-1 of w->o and w->lse; h0: the
+/* Mixes summaries of what token `tok` of the tile has not chosen into rows row .. row+heads-1 of w->in; h0: the
  * rank's first head of these. */
 struct sparse_rows {
     int64_t tok, row, heads, h0, kv_head;

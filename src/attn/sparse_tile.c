@@ -80,7 +80,7 @@ void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t un
             for (int64_t j = 0; j < count; j++)
                 w->chosen[j] = (int32_t)j;
         }
-        int32_t *list = w->at->list + at, *blocks = r->o->block == KERN_KB ? list : w->block; /* pieces are blocks: no detour */
+        int32_t *list = w->at->list + at, *blocks = r->o->block == KERN_KB ? list : w->in->block; /* pieces are blocks: no detour */
         int64_t kept = select_list(s, w->chosen, count, blocks);
         w->stats.pairs_seen += (double)(r->heads * select_keys(s, &r->rule, blocks, kept));
         at += blocks == list ? kept : expand(r, s->token, blocks, kept, list);
@@ -91,21 +91,24 @@ void sparse_choose(const struct sparse_run *r, struct sparse_lane *w, int64_t un
 
 int64_t sparse_masks(struct sparse_lane *w, int64_t n, int64_t heads)
 {
+    const struct sparse_choice *at = w->at;
+    int32_t *block = w->in->block;
+    uint64_t *mask = w->in->mask;
     int64_t first = INT64_MAX, last = -1, m = 0;
     for (int64_t x = 0; x < n; x++) {
-        first = min64(first, w->at->list[w->at->ptr[x]]); /* never empty: a token keeps its own block */
-        last = max64(last, w->at->list[w->at->ptr[x + 1] - 1]);
+        first = min64(first, at->list[at->ptr[x]]); /* never empty: a token keeps its own block */
+        last = max64(last, at->list[at->ptr[x + 1] - 1]);
     }
-    memset(w->mask + first, 0, (size_t)(last - first + 1) * sizeof *w->mask);
+    memset(mask + first, 0, (size_t)(last - first + 1) * sizeof *mask);
     for (int64_t x = 0; x < n; x++) {
         uint64_t rows = (heads == 64 ? ~0ull : (1ull << heads) - 1) << (x * heads);
-        for (int64_t j = w->at->ptr[x]; j < w->at->ptr[x + 1]; j++)
-            w->mask[w->at->list[j]] |= rows;
+        for (int64_t j = at->ptr[x]; j < at->ptr[x + 1]; j++)
+            mask[at->list[j]] |= rows;
     }
     for (int64_t b = first; b <= last; b++)
-        if (w->mask[b]) {
-            w->mask[m] = w->mask[b]; /* m <= b - first <= b: never ahead of what is read */
-            w->block[m++] = (int32_t)b;
+        if (mask[b]) {
+            mask[m] = mask[b]; /* m <= b - first <= b: never ahead of what is read */
+            block[m++] = (int32_t)b;
         }
     return m;
 }
@@ -123,9 +126,10 @@ static int strategy(const struct sparse_run *r, const struct sparse_lane *w, int
 }
 
 /* Blocks of 8, each token by itself. */
-static void own_halves(const struct sparse_run *r, struct sparse_lane *w, const struct kern_tile *t, int64_t n, int64_t kv_head)
+static void own_halves(const struct sparse_run *r, struct sparse_lane *w, int64_t n, const struct kern_kv *kv)
 {
     const struct kern_table *k = r->c->kern;
+    const struct kern_tile *t = &w->in->t;
     int64_t heads = t->rows / n;
     for (int64_t row = 0, x = 0; x < n; x++, row += heads) {
         struct kern_tile own = *t;
@@ -137,70 +141,124 @@ static void own_halves(const struct sparse_run *r, struct sparse_lane *w, const 
         own.end += row;
         own.begin = t->begin ? t->begin + row : NULL;
         k->tile_begin(&own);
-        k->tile_halves(&own, &r->c->kv[kv_head], w->at->list + w->at->ptr[x], NULL, w->at->ptr[x + 1] - w->at->ptr[x]);
-        k->tile_end(&own, w->lse ? w->lse + row : NULL);
+        k->tile_halves(&own, kv, w->at->list + w->at->ptr[x], NULL, w->at->ptr[x + 1] - w->at->ptr[x]);
+        k->tile_end(&own, w->in->lse ? w->in->lse + row : NULL);
     }
 }
 
-static void run_tile(const struct sparse_run *r, struct sparse_lane *w, struct kern_tile *t, int64_t n, int64_t kv_head)
+/* A slice of query heads of one unit: h0 .. h0+heads-1 of it are the rank's heads from `head` on. */
+struct slice {
+    int64_t heads, head;
+    const struct kern_kv *kv;
+};
+
+/* The rows of the tile w->in, and all of its attention but what goes by masks, for which its blocks are listed. */
+static void begin_tile(const struct sparse_run *r, struct sparse_lane *w, struct sparse_span tok, const struct slice *s)
 {
+    const struct attn_shape *shape = r->c->shape;
     const struct kern_table *k = r->c->kern;
-    const struct kern_kv *kv = &r->c->kv[kv_head];
-    int64_t heads = t->rows / n, last = w->at->set[n - 1].token / KERN_KB + 1, first = w->at->set[0].first * r->o->block / KERN_KB;
-    int how = w->at->some ? strategy(r, w, n) : SPARSE_DENSE;
-    w->how = how;
-    w->stats.tile_dense += how == SPARSE_DENSE;
-    w->stats.tile_blocks += how == SPARSE_BLOCKS;
-    w->stats.tile_gather += how == SPARSE_GATHER;
-    if (how == SPARSE_GATHER && r->o->block < KERN_KB) {
-        own_halves(r, w, t, n, kv_head);
+    struct sparse_tile *in = w->in;
+    int64_t d = shape->dim, n = tok.n;
+    for (int64_t x = 0; x < n; x++)
+        for (int64_t h = 0; h < s->heads; h++) {
+            int64_t row = x * s->heads + h, seen = w->at->set[x].token + 1;
+            const float *q = r->c->q + ((tok.pos + x) * shape->heads + s->head + h) * d;
+            for (int64_t y = 0; y < d; y++)
+                in->q[row * d + y] = q[y] * shape->scale;
+            in->end[row] = seen;
+            in->begin[row] = r->rule.window > 0 ? max64(0, seen - r->rule.window) : 0;
+        }
+    in->t = (struct kern_tile){.rows = n * s->heads, .dim = d, .q = in->q, .end = in->end, .o = in->o, .m = in->m, .l = in->l};
+    in->t.begin = r->rule.window > 0 ? in->begin : NULL;
+    in->t.scratch = in->kern;
+    in->blocks = in->done = 0;
+    in->how = w->at->some ? strategy(r, w, n) : SPARSE_DENSE;
+    w->stats.tile_dense += in->how == SPARSE_DENSE;
+    w->stats.tile_blocks += in->how == SPARSE_BLOCKS;
+    w->stats.tile_gather += in->how == SPARSE_GATHER;
+    if (in->how == SPARSE_GATHER && r->o->block < KERN_KB) {
+        own_halves(r, w, n, s->kv);
         return;
     }
-    k->tile_begin(t);
+    k->tile_begin(&in->t);
     if (!w->at->some) {
-        k->tile_dense(t, kv, first, last);
-    } else if (how == SPARSE_GATHER) {
-        t->share = heads;
-        k->tile_gather(t, kv, w->at->ptr, w->at->list);
+        int64_t last = w->at->set[n - 1].token / KERN_KB + 1, first = w->at->set[0].first * r->o->block / KERN_KB;
+        k->tile_dense(&in->t, s->kv, first, last);
+    } else if (in->how == SPARSE_GATHER) {
+        in->t.share = s->heads;
+        k->tile_gather(&in->t, s->kv, w->at->ptr, w->at->list);
     } else {
-        int64_t m = sparse_masks(w, n, heads);
-        (r->o->block < KERN_KB ? k->tile_halves : k->tile_blocks)(t, kv, w->block, w->mask, m);
+        in->blocks = sparse_masks(w, n, s->heads);
     }
-    k->tile_end(t, w->lse);
 }
 
-void sparse_attend(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, int64_t i, int64_t n)
+/* What the tiles' blocks are gone over in turn, so that a block comes from far once for all tiles: as many bytes of one tile's
+ * keys and values as leave room for the other tiles' and for the tiles themselves in a core's second-level cache. */
+enum { PART_BYTES = 512 << 10 };
+
+static void by_parts(const struct sparse_run *r, struct sparse_lane *w, int64_t n, const struct kern_kv *kv)
+{
+    int64_t per = r->o->block < KERN_KB ? 2 : 1, each = max64(1, PART_BYTES / (r->c->shape->dim * KERN_KB * 8)) * per;
+    for (bool more = true; more;) {
+        int64_t until = INT64_MAX; /* the first piece that waits */
+        for (int64_t x = 0; x < n; x++)
+            if (w->tile[x].done + each < w->tile[x].blocks)
+                until = min64(until, w->tile[x].block[w->tile[x].done + each] / per * per);
+        more = until < INT64_MAX;
+        for (int64_t x = 0; x < n; x++) {
+            struct sparse_tile *t = &w->tile[x];
+            int64_t from = t->done;
+            while (t->done < t->blocks && t->block[t->done] < until)
+                t->done++;
+            if (t->done > from)
+                (per > 1 ? r->c->kern->tile_halves : r->c->kern->tile_blocks)(&t->t, kv, t->block + from, t->mask + from,
+                                                                              t->done - from);
+        }
+    }
+}
+
+static void end_tile(const struct sparse_run *r, struct sparse_lane *w, struct sparse_span tok, const struct slice *s)
 {
     struct attn_call *c = r->c;
-    const struct attn_shape *s = c->shape;
-    int64_t d = s->dim, kv_head = unit * r->heads / (s->heads / s->kv_heads);
+    struct sparse_tile *in = w->in;
+    int64_t d = c->shape->dim, heads = s->heads, kv_head = s->kv - c->kv;
+    if (in->how != SPARSE_GATHER || r->o->block >= KERN_KB)
+        c->kern->tile_end(&in->t, in->lse);
+    for (int64_t x = 0; x < tok.n; x++) {
+        int64_t to = (tok.pos + x) * c->shape->heads + s->head;
+        if (r->f.d.summary && !w->at->set[x].all)
+            sparse_mix(r, w, &(struct sparse_rows){x, x * heads, heads, s->head, kv_head});
+        memcpy(c->out + to * d, in->o + x * heads * d, (size_t)(heads * d) * sizeof(float));
+        if (c->lse)
+            memcpy(c->lse + to, in->lse + x * heads, (size_t)heads * sizeof(float));
+    }
+}
+
+static void count_pairs(const struct sparse_run *r, struct sparse_lane *w, int64_t n)
+{
     for (int64_t x = 0; x < n; x++) {
         int64_t seen = w->at->set[x].token + 1, window = r->rule.window > 0 ? min64(seen, r->rule.window) : seen;
         w->stats.pairs_causal += (double)(r->heads * seen);
         w->stats.pairs_seen += w->at->some ? 0 : (double)(r->heads * window);
     }
+}
+
+void sparse_attend(const struct sparse_run *r, struct sparse_lane *w, int64_t unit, const struct sparse_span *tok, int64_t n)
+{
+    const struct attn_shape *shape = r->c->shape;
     for (int64_t h0 = 0; h0 < r->heads; h0 += r->slice) {
-        int64_t heads = min64(r->slice, r->heads - h0), at = unit * r->heads + h0;
-        for (int64_t x = 0; x < n; x++)
-            for (int64_t h = 0; h < heads; h++) {
-                int64_t row = x * heads + h, seen = w->at->set[x].token + 1;
-                const float *q = c->q + ((i + x) * s->heads + at + h) * d;
-                for (int64_t y = 0; y < d; y++)
-                    w->q[row * d + y] = q[y] * s->scale;
-                w->end[row] = seen;
-                w->begin[row] = r->rule.window > 0 ? max64(0, seen - r->rule.window) : 0;
-            }
-        struct kern_tile t = {.rows = n * heads, .dim = d, .q = w->q, .end = w->end, .o = w->o, .m = w->m, .l = w->l};
-        t.begin = r->rule.window > 0 ? w->begin : NULL;
-        t.scratch = w->kern;
-        run_tile(r, w, &t, n, kv_head);
+        struct slice s = {.heads = min64(r->slice, r->heads - h0), .head = unit * r->heads + h0};
+        s.kv = &r->c->kv[unit * r->heads / (shape->heads / shape->kv_heads)];
         for (int64_t x = 0; x < n; x++) {
-            int64_t to = (i + x) * s->heads + at;
-            if (r->f.d.summary && !w->at->set[x].all)
-                sparse_mix(r, w, &(struct sparse_rows){x, x * heads, heads, at, kv_head});
-            memcpy(c->out + to * d, w->o + x * heads * d, (size_t)(heads * d) * sizeof(float));
-            if (c->lse)
-                memcpy(c->lse + to, w->lse + x * heads, (size_t)heads * sizeof(float));
+            w->at = &w->choice[x], w->in = &w->tile[x];
+            if (h0 == 0)
+                count_pairs(r, w, tok[x].n);
+            begin_tile(r, w, tok[x], &s);
+        }
+        by_parts(r, w, n, s.kv);
+        for (int64_t x = 0; x < n; x++) {
+            w->at = &w->choice[x], w->in = &w->tile[x];
+            end_tile(r, w, tok[x], &s);
         }
     }
 }

@@ -19,8 +19,8 @@ static bool visible(const struct sparse_run *r, const struct sparse_lane *w, con
 static float mix_row(const struct sparse_run *r, struct sparse_lane *w, const struct sparse_rows *at, int64_t h, int64_t n)
 {
     int64_t d = r->f.d.dim, summary = r->f.d.summary;
-    const float *q = w->q + (at->row + h) * d;
-    float *o = w->o + (at->row + h) * d, lse = w->lse[at->row + h], s[FEAT_GROUP], sum = 1;
+    const float *q = w->in->q + (at->row + h) * d;
+    float *o = w->in->o + (at->row + h) * d, lse = w->in->lse[at->row + h], s[FEAT_GROUP], sum = 1;
     const struct select_set *set = &w->at->set[at->tok];
     int64_t head = r->c->shape->head0 + at->h0 + h;
     float beta = r->gate && r->gate->beta ? r->gate->beta[head] : (float)r->o->summary_beta, add = logf((float)summary) + beta;
@@ -57,5 +57,5 @@ void sparse_mix(const struct sparse_run *r, struct sparse_lane *w, const struct 
     for (int64_t j = w->at->ptr[at->tok]; j < w->at->ptr[at->tok + 1]; j++)
         w->mark[w->at->list[j] * size / B] = 1;
     for (int64_t h = 0; h < at->heads; h++)
-        w->lse[at->row + h] = mix_row(r, w, at, h, n);
+        w->in->lse[at->row + h] = mix_row(r, w, at, h, n);
 }

@@ -39,15 +39,16 @@ static float noise(uint64_t seed, uint64_t at)
     return (float)(sum - 2 * 0xFFFF) / 37837.0F; /* 65536 sqrt(4 / 12) */
 }
 
-/* x (n, heads, d): a slow drift and noise of its own, unit variance */
+/* x (n, heads, d): a slow drift and noise of its own, unit variance. With 512 of 8192 tokens kept, 34 % of a tile's rows see a
+ * block that any of them sees; of asterism-M's, on WikiText-103, 38 %. */
 static void drift(float *x, int64_t n, int64_t width, uint64_t seed)
 {
     for (int64_t i = 0; i < width; i++)
         x[i] = noise(seed, (uint64_t)i);
-    for (int64_t at = width; at < n * width; at++) /* sqrt(1 - 0.97^2) */
-        x[at] = 0.97F * x[at - width] + 0.243F * noise(seed, (uint64_t)at);
+    for (int64_t at = width; at < n * width; at++) /* sqrt(1 - 0.985^2) */
+        x[at] = 0.985F * x[at - width] + 0.17255F * noise(seed, (uint64_t)at);
     for (int64_t at = 0; at < n * width; at++)
-        x[at] = 0.9F * x[at] + 0.436F * noise(seed + 1000, (uint64_t)at);
+        x[at] = 0.985F * x[at] + 0.17255F * noise(seed + 1000, (uint64_t)at);
 }
 
 static int data_open(struct data *b, int64_t heads, int64_t kv_heads, int64_t dim, int64_t n)
