@@ -72,10 +72,11 @@ INL void micro_bf16(const int mr, const int nb, const struct micro *c) { GEMM_BO
 /* clang-format on */
 
 /* ---- few rows: each number of all rows lies beside the others', and weights come from memory. One row has but one chain of
- * additions a block: several blocks at once hide its latency, and the hardware follows their streams. From FETCH rows on there
- * is time to fetch the next blocks into the second-level cache while these are multiplied, a line a step ---- */
+ * additions a block: several blocks at once hide its latency. The hardware follows their streams, but begins anew at each
+ * page: lines are asked for SOON steps before. From FETCH rows on there is time to fetch the next blocks into the second-level
+ * cache while these are multiplied, a line a step ---- */
 
-enum { FETCH = 5 };
+enum { FETCH = 5, SOON = 32 };
 
 struct narrow {
     const float *x; /* of the first row */
@@ -95,6 +96,7 @@ struct narrow {
     for (int64_t s = 0; s < c->steps; s++) {                                                                                       \
         for (int a = 0; a < c->n_ahead; a++)                                                                                       \
             __builtin_prefetch(c->ahead[a] + s * KERN_KB, 0, 2);                                                                   \
+        GEMM_UNROLL for (int b = 0; b < nb; b++) __builtin_prefetch(w[b] + (s + SOON) * KERN_KB, 0, 3);                            \
         GEMM_UNROLL for (int h = 0; h < PARTS; h++, x += c->x_step)                                                                \
         {                                                                                                                          \
             vf wide[GEMM_MOST * GEMM_VB];                                                                                          \
