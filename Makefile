@@ -116,7 +116,7 @@ BENCH_MODELS ?= data/asterism-S $(wildcard ../shared/models/asterism-M)
 bench: all $(BENCH)
 	@$(B)/asterism bench
 	@$(B)/asterism bench --only engine $(BENCH_MODELS:%=-m %)
-	@for b in $(BENCH); do echo "== $$b"; OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive} GOMP_SPINCOUNT=$${GOMP_SPINCOUNT:-1000} $$b || exit 1; done
+	@for b in $(BENCH); do echo "== $$b"; OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive} GOMP_SPINCOUNT=$${GOMP_SPINCOUNT:-5000} $$b || exit 1; done
 
 # clang through Open MPI's wrapper, in a build folder of its own. What it finds stands in build/fuzz as crash-*.
 FUZZ_S ?= 60

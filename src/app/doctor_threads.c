@@ -102,7 +102,8 @@ static void openmp(struct doctor *d)
                     "OPENBLAS_NUM_THREADS=%ld differs from OMP_NUM_THREADS=%ld; asterism sets both from run.threads",
                     number("OPENBLAS_NUM_THREADS"), threads);
     if (d->n[DOCTOR_WARN] == before)
-        doctor_ok(d, "threads", "OMP_WAIT_POLICY=%s%s%s, nothing in the environment that hurts", getenv("OMP_WAIT_POLICY"),
+        doctor_ok(d, "threads", "OMP_WAIT_POLICY=%s, GOMP_SPINCOUNT=%s%s%s, nothing in the environment that hurts",
+                  getenv("OMP_WAIT_POLICY"), getenv("GOMP_SPINCOUNT") ? getenv("GOMP_SPINCOUNT") : "unset",
                   threads ? ", OMP_NUM_THREADS=" : "", threads ? getenv("OMP_NUM_THREADS") : "");
 }
 

@@ -43,6 +43,9 @@ if [ "$isas" != 1 ]; then # a CPU that OpenBLAS may not know gets fitting produc
 fi
 OMP_WAIT_POLICY=active doctor --quick
 has "spinning threads warn" "WARN threads OMP_WAIT_POLICY=active" "$said"
+spin() { env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT -u OMPI_COMM_WORLD_LOCAL_SIZE MPI_LOCALNRANKS="$1" "$ASTERISM" doctor --quick --folder "$dir" 2>&1 | grep -o 'SPINCOUNT=[0-9]*'; }
+check "ranks that share cores hardly spin" SPINCOUNT=1000 "$(spin 100000)"
+[ "$(nproc)" = 1 ] || check "threads with cores of their own wait a little" SPINCOUNT=5000 "$(spin 1)"
 OMP_NUM_THREADS=5000 doctor --quick
 has "too many threads warn" "WARN threads OMP_NUM_THREADS=5000, but only" "$said"
 OMP_NUM_THREADS=many doctor --quick
