@@ -18,6 +18,7 @@ enum {
     SLICE = 64,      /* rows of a slice, or a few more; two slices a thread and chunk ... */
     SLICES = 1024,   /* ... of so many rows at most */
     THIN = 32,       /* rows a thread below which there are no slices */
+    FIT = 5 << 18,   /* bytes of a slice's MLP above which it does not stay in a core's cache, and there are no slices either */
     SMALL = 1 << 14, /* floats below which threads cost more than they give */
 };
 
@@ -67,19 +68,19 @@ static int64_t max64(int64_t a, int64_t b)
 /* ---- chunks and slices ---- */
 
 /* Slices of a chunk of so many rows, several a thread so that one who is held up is helped; 0: all threads share every product. */
-static int64_t slices_of(int64_t rows)
+static int64_t slices_of(const struct model *m, int64_t rows)
 {
     int64_t threads = omp_get_max_threads();
-    if (rows < threads * THIN)
+    if (rows < threads * THIN || kern_mlp_scratch(&m->layer[0].up, &m->layer[0].down, SLICE) > FIT)
         return 0;
     return max64(1, rows / (threads * SLICE)) * threads;
 }
 
 /* Rows of a chunk when there are `tokens` of them. */
-static int64_t chunk_of(int64_t tokens)
+static int64_t chunk_of(const struct model *m, int64_t tokens)
 {
     int64_t most = max64(CHUNK, min64(SLICES, omp_get_max_threads() * 2 * SLICE));
-    return min64(tokens, slices_of(most) ? most : CHUNK);
+    return min64(tokens, slices_of(m, most) ? most : CHUNK);
 }
 
 /* ---- memory ---- */
@@ -111,7 +112,7 @@ static size_t take_scratch(struct arena *to, const struct model *m, struct work 
 {
     const struct model_layer *l = &m->layer[0];
     int64_t threads = omp_get_max_threads(), most = min64(rows, 2 * SLICE); /* a slice has fewer than two make */
-    bool slices = slices_of(rows) > 0;
+    bool slices = slices_of(m, rows) > 0;
     size_t all = linear_scratch(m, slices ? min64(rows, threads * THIN) : rows), each = 0;
     if (slices) {
         size_t one = linear_scratch(m, most), mlp = kern_mlp_scratch(&l->up, &l->down, most);
@@ -126,7 +127,7 @@ static size_t take_scratch(struct arena *to, const struct model *m, struct work 
 /* Rows of the hidden layer that are kept whole: slices make it part by part where they can. */
 static int64_t wide_rows(const struct model *m, int64_t rows)
 {
-    bool parts = slices_of(rows) > 0 && kern_mlp_fits(&m->layer[0].up, &m->layer[0].down, THIN);
+    bool parts = slices_of(m, rows) > 0 && kern_mlp_fits(&m->layer[0].up, &m->layer[0].down, THIN);
     return parts ? min64(rows, omp_get_max_threads() * THIN) : rows;
 }
 
@@ -134,7 +135,7 @@ static int64_t wide_rows(const struct model *m, int64_t rows)
 static size_t take_work(struct arena *to, const struct model *m, struct work *w, int64_t tokens, bool own_kv, int64_t longest)
 {
     const struct model_shape *s = &m->shape;
-    int64_t rows = chunk_of(tokens), q = m->cut.heads.n * s->dim, kv = m->cut.kv.n * s->dim, half = s->rope.rot / 2;
+    int64_t rows = chunk_of(m, tokens), q = m->cut.heads.n * s->dim, kv = m->cut.kv.n * s->dim, half = s->rope.rot / 2;
     bool raw = m->method->caps & ATTN_NEEDS_RAW;
     size_t layer = 0;
     size_t n = floats(to, &w->cs, half > 0, tokens * half) + floats(to, &w->sn, half > 0, tokens * half);
@@ -173,7 +174,7 @@ size_t forward_bytes(const struct model *m, int64_t tokens, int64_t longest, boo
 {
     struct work w;
     size_t one = cached ? (size_t)decoders(tokens) * arena_bytes((int64_t)method_scratch(m, 1, longest), 1) : 0;
-    size_t all = method_scratch(m, chunk_of(tokens), longest);
+    size_t all = method_scratch(m, chunk_of(m, tokens), longest);
     return arena_bytes(tokens * m->shape.hidden, sizeof(float)) + take_work(NULL, m, &w, tokens, !cached, longest) +
            (one > all ? one : all);
 }
@@ -235,7 +236,7 @@ static void add_positions(struct pass *p, int64_t s)
 {
     const struct model *m = p->m;
     int64_t first = p->f->b->at[s], n = p->f->b->at[s + 1] - first, pos = seq_pos(p->f, s), hidden = m->shape.hidden;
-    int64_t block = chunk_of(p->tokens);
+    int64_t block = chunk_of(p->m, p->tokens);
     for (int64_t i0 = 0; i0 < n; i0 += block) {
 #pragma omp parallel for if (block * hidden > SMALL)
         for (int64_t i = i0; i < min64(n, i0 + block); i++) {
@@ -415,7 +416,7 @@ static int attend_rows(const struct pass *p, int64_t r0, int64_t n, int64_t *seq
 /* Does a part of a layer for every row of the chunk: each thread slice after slice, or all threads the whole. */
 static void each_slice(const struct pass *p, void (*part)(const struct pass *p, struct slice *s))
 {
-    int64_t slices = slices_of(p->rows);
+    int64_t slices = slices_of(p->m, p->rows);
     double linear_s = 0;
     if (!slices) {
         struct slice whole = {.n = p->rows, .whole = true, .scratch = p->w.scratch};
@@ -598,7 +599,7 @@ int forward_run(struct forward *f, struct arena *step)
         p.l = &m->layer[p.layer];
         int64_t seq = 0;
         for (p.row = 0; !rc && p.row < p.tokens; p.row += p.rows) {
-            p.rows = min64(chunk_of(p.tokens), p.tokens - p.row);
+            p.rows = min64(chunk_of(m, p.tokens), p.tokens - p.row);
             rc = layer_rows(&p, &seq);
         }
     }
