@@ -162,7 +162,7 @@ static void few_rows(const struct kern_table *k, const struct kern_linear *c, st
     int64_t first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
     int threads = omp_get_num_threads(), me = omp_get_thread_num(), parts = threads < STEALERS ? threads : STEALERS;
     int64_t pass = c->m <= 4 ? 4 : c->m <= 8 ? 2 : 1; /* blocks that a kernel takes at once */
-    int64_t take = (last - first) / (8 * parts) / pass * pass;
+    int64_t take = (last - first) / 8 / parts / pass * pass;
     take = take < pass ? pass : take > STREAM ? STREAM : take;
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < c->w->in; i += ROWS_CHUNK)
@@ -205,8 +205,8 @@ static void wait_for(const atomic_int *done, int pieces)
 static void take_items(const struct kern_table *k, const struct kern_linear *c, int64_t m0, int64_t rows, struct items *t)
 {
     int64_t first = first_row(c) / KERN_KB, blocks = (last_row(c) + KERN_KB - 1) / KERN_KB - first;
-    int64_t unit = blocks > UNIT * UNITS ? (blocks + UNITS - 1) / UNITS : UNIT, units = (blocks + unit - 1) / unit;
-    int64_t n = units * rows_pieces(k, c->w), ahead = omp_get_num_threads() * unit;
+    int64_t unit = blocks > (int64_t)UNIT * UNITS ? (blocks + UNITS - 1) / UNITS : UNIT, units = (blocks + unit - 1) / unit;
+    int64_t n = units * rows_pieces(k, c->w), ahead = (int64_t)omp_get_num_threads() * unit;
     for (int64_t i; (i = atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed)) < n;) {
         int64_t piece = i / units, u = i % units, b = first + u * unit, last = first + blocks, next = b + ahead;
         struct rows_call r = {.w = c->w,

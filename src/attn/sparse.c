@@ -292,7 +292,7 @@ static void all_tiles(struct sparse_run *r, unsigned char *lanes, size_t lane, i
 {
     struct attn_call *c = r->c;
     int64_t t0 = c->pos / r->tile, tiles = (c->pos + c->n - 1) / r->tile - t0 + 1;
-    int64_t each = max64(1, min64(SPARSE_AHEAD, tiles * r->units / (8 * threads))), parts = (tiles + each - 1) / each;
+    int64_t each = max64(1, min64(SPARSE_AHEAD, tiles * r->units / 8 / threads)), parts = (tiles + each - 1) / each;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         struct sparse_lane w;

@@ -67,10 +67,15 @@ static int64_t max64(int64_t a, int64_t b)
 
 /* ---- chunks and slices ---- */
 
+static int64_t max_threads(void)
+{
+    return omp_get_max_threads();
+}
+
 /* Slices of a chunk of so many rows, several a thread so that one who is held up is helped; 0: all threads share every product. */
 static int64_t slices_of(const struct model *m, int64_t rows)
 {
-    int64_t threads = omp_get_max_threads();
+    int64_t threads = max_threads();
     if (rows < threads * THIN || kern_mlp_scratch(&m->layer[0].up, &m->layer[0].down, SLICE) > FIT)
         return 0;
     return max64(1, rows / (threads * SLICE)) * threads;
@@ -79,7 +84,7 @@ static int64_t slices_of(const struct model *m, int64_t rows)
 /* Rows of a chunk when there are `tokens` of them. */
 static int64_t chunk_of(const struct model *m, int64_t tokens)
 {
-    int64_t most = max64(CHUNK, min64(SLICES, omp_get_max_threads() * 2 * SLICE));
+    int64_t most = max64(CHUNK, min64(SLICES, max_threads() * 2 * SLICE));
     return min64(tokens, slices_of(m, most) ? most : CHUNK);
 }
 
@@ -111,7 +116,7 @@ static size_t linear_scratch(const struct model *m, int64_t rows)
 static size_t take_scratch(struct arena *to, const struct model *m, struct work *w, int64_t rows)
 {
     const struct model_layer *l = &m->layer[0];
-    int64_t threads = omp_get_max_threads(), most = min64(rows, 2 * SLICE); /* a slice has fewer than two make */
+    int64_t threads = max_threads(), most = min64(rows, (int64_t)2 * SLICE); /* a slice has fewer than two make */
     bool slices = slices_of(m, rows) > 0;
     size_t all = linear_scratch(m, slices ? min64(rows, threads * THIN) : rows), each = 0;
     if (slices) {
@@ -128,7 +133,7 @@ static size_t take_scratch(struct arena *to, const struct model *m, struct work 
 static int64_t wide_rows(const struct model *m, int64_t rows)
 {
     bool parts = slices_of(m, rows) > 0 && kern_mlp_fits(&m->layer[0].up, &m->layer[0].down, THIN);
-    return parts ? min64(rows, omp_get_max_threads() * THIN) : rows;
+    return parts ? min64(rows, max_threads() * THIN) : rows;
 }
 
 /* Counts the bytes of a pass over `tokens` rows, and takes them from `to` unless it is NULL. */
@@ -167,7 +172,7 @@ static size_t method_scratch(const struct model *m, int64_t rows, int64_t longes
 static int64_t decoders(int64_t rows)
 {
     enum { MOST = 16 };
-    return min64(min64(rows, MOST), omp_get_max_threads());
+    return min64(min64(rows, MOST), max_threads());
 }
 
 size_t forward_bytes(const struct model *m, int64_t tokens, int64_t longest, bool cached)
