@@ -21,7 +21,7 @@ struct kern_mlp {
     bool accumulate;
     void *scratch; /* kern_mlp_scratch() bytes, 64-byte aligned */
 };
-/* Whether it can be done so: rows enough, F in whole blocks. Otherwise call kern_linear twice. */
+/* Whether it can be done so: rows enough, F in whole blocks, weights of one type. Otherwise call kern_linear twice. */
 bool kern_mlp_fits(const struct kern_mat *up, const struct kern_mat *down, int64_t m);
 size_t kern_mlp_scratch(const struct kern_mat *up, const struct kern_mat *down, int64_t m);
 void kern_mlp(const struct kern_table *k, const struct kern_mlp *c);

@@ -144,14 +144,14 @@ GEMM_SWITCH(micro, MICRO_CASES, bf16)
 
     /* ---- blocks and rows ---- */
 
-    /* The part of a block's 16 outputs that is wanted: columns first .. first+n-1 of y, from output skip of the block on. */
+    /* The part of nb blocks' outputs that is wanted: columns first .. first+n-1 of y, from output skip of the first block on. */
     struct part {
     int64_t first, skip, n;
 };
 
-static struct part part_of(const struct kern_gemm *g, int64_t b)
+static struct part part_of(const struct kern_gemm *g, int64_t b, int nb)
 {
-    int64_t first = b * KERN_KB - g->col0, last = first + KERN_KB;
+    int64_t first = b * KERN_KB - g->col0, last = first + nb * KERN_KB;
     struct part p = {.first = first < 0 ? 0 : first, .skip = first < 0 ? -first : 0};
     p.n = (last > g->cols ? g->cols : last) - p.first;
     return p;
@@ -165,7 +165,7 @@ struct edges {
 /* Where the outputs of row r, block b go. */
 static float *enter(const struct kern_gemm *g, struct edges *e, int64_t row, int r, int64_t block, int b)
 {
-    struct part p = part_of(g, block);
+    struct part p = part_of(g, block, 1);
     float *y = g->y + row * g->ldy + p.first, *copy = e->copy[r][b];
     if (p.n == KERN_KB)
         return y;
@@ -179,7 +179,7 @@ static float *enter(const struct kern_gemm *g, struct edges *e, int64_t row, int
 static void leave(const struct kern_gemm *g, const struct edges *e, int64_t r0, int mr, int64_t b0, int nb)
 {
     for (int b = 0; b < nb; b++) {
-        struct part p = part_of(g, b0 + b);
+        struct part p = part_of(g, b0 + b, 1);
         for (int r = 0; r < mr && p.n < KERN_KB; r++)
             memcpy(g->y + (r0 + r) * g->ldy + p.first, e->copy[r][b] + p.skip, (size_t)p.n * sizeof(float));
     }
@@ -195,11 +195,10 @@ struct panel {
 static void rows_and_blocks(const struct kern_gemm *g, int64_t tile, int64_t tiles, int64_t b0, int nb, struct panel next)
 {
     float copy[GEMM_ROWS * GEMM_VECS * W];
-    int64_t r0 = g->rows * tile / tiles, size = g->w_stride * KERN_KB, pace = 1, col = b0 * KERN_KB - g->col0;
+    int64_t r0 = g->rows * tile / tiles, size = g->w_stride * KERN_KB, pace = 1;
     int mr = (int)(g->rows * (tile + 1) / tiles - r0);
     struct micro c = {.x = (const float *)g->x + r0 * g->ldx, .steps = g->steps, .add = g->accumulate};
-    struct part p = {.first = col < 0 ? 0 : col, .skip = col < 0 ? -col : 0};
-    p.n = (col + nb * KERN_KB > g->cols ? g->cols : col + nb * KERN_KB) - p.first;
+    struct part p = part_of(g, b0, nb);
     bool whole = p.n == nb * KERN_KB;
     float *y = g->y + r0 * g->ldy + p.first;
     while (pace * tiles < KERN_KB)

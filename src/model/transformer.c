@@ -9,33 +9,9 @@
 #include "base/timer.h"
 #include "comm/comm.h"
 #include "kernels/mlp.h"
+#include "model/work.h"
 
-/* Rows of a chunk: enough for the products to run at full speed, few enough that a chunk's activations stay in cache. Threads
- * take slices of the chunk and do all but attention for one alone: a slice's activations stay in the core's cache, and nobody
- * waits between products. Where slices would be thin, all threads work on one product after the other. */
-enum {
-    CHUNK = 256,
-    SLICE = 64,      /* rows of a slice, or a few more; two slices a thread and chunk ... */
-    SLICES = 1024,   /* ... of so many rows at most */
-    THIN = 32,       /* rows a thread below which there are no slices */
-    FIT = 5 << 18,   /* bytes of a slice's MLP above which it does not stay in a core's cache, and there are no slices either */
-    SMALL = 1 << 14, /* floats below which threads cost more than they give */
-};
-
-struct work {               /* a chunk's activations; NULL where the architecture has no use for them */
-    float *cs, *sn;         /* (tokens, rot/2) angles of every row */
-    float *xn, *xn2;        /* (rows, D) normed input; of the parallel mlp */
-    float *qkv;             /* (rows, H d + 2 G d) as the product leaves it */
-    float *q, *q0;          /* (rows, H, d) rotated; before */
-    float *k, *k0, *v;      /* (rows, G, d) */
-    float *att;             /* (rows, H, d) */
-    float *up;              /* (rows, F) or (rows, 2 F) */
-    float *sum;             /* (rows, D) partial results of this rank, when several add up */
-    unsigned char *scratch; /* of the products, scratch_each bytes a slice */
-    size_t scratch_each;
-    struct kern_kv *kv;   /* (G,) of one layer, without caches */
-    unsigned char *state; /* of one layer, without caches */
-};
+enum { SMALL = 1 << 14 }; /* floats below which threads cost more than they give */
 
 struct pass { /* one run, as its helpers see it */
     struct forward *f;
@@ -60,103 +36,7 @@ static int64_t min64(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static int64_t max64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-/* ---- chunks and slices ---- */
-
-static int64_t max_threads(void)
-{
-    return omp_get_max_threads();
-}
-
-/* Slices of a chunk of so many rows, several a thread so that one who is held up is helped; 0: all threads share every product. */
-static int64_t slices_of(const struct model *m, int64_t rows)
-{
-    int64_t threads = max_threads();
-    if (rows < threads * THIN || kern_mlp_scratch(&m->layer[0].up, &m->layer[0].down, SLICE) > FIT)
-        return 0;
-    return max64(1, rows / (threads * SLICE)) * threads;
-}
-
-/* Rows of a chunk when there are `tokens` of them. */
-static int64_t chunk_of(const struct model *m, int64_t tokens)
-{
-    int64_t most = max64(CHUNK, min64(SLICES, max_threads() * 2 * SLICE));
-    return min64(tokens, slices_of(m, most) ? most : CHUNK);
-}
-
 /* ---- memory ---- */
-
-static size_t floats(struct arena *to, float **p, bool want, int64_t n)
-{
-    *p = NULL;
-    if (!want)
-        return 0;
-    if (to)
-        *p = ARENA_NEW(to, n, float);
-    return arena_bytes(n, sizeof(float));
-}
-
-static size_t linear_scratch(const struct model *m, int64_t rows)
-{
-    const struct model_layer *l = &m->layer[0];
-    const struct kern_mat *w[] = {&l->qkv, &l->o, &l->up, &l->down};
-    size_t most = 1;
-    for (int i = 0; i < 4; i++) {
-        size_t n = kern_linear_scratch(w[i], rows);
-        most = n > most ? n : most;
-    }
-    return most;
-}
-
-/* Room of the products: for each thread's slices, or for all rows where threads share them, as in a last and thin chunk. */
-static size_t take_scratch(struct arena *to, const struct model *m, struct work *w, int64_t rows)
-{
-    const struct model_layer *l = &m->layer[0];
-    int64_t threads = max_threads(), most = min64(rows, (int64_t)2 * SLICE); /* a slice has fewer than two make */
-    bool slices = slices_of(m, rows) > 0;
-    size_t all = linear_scratch(m, slices ? min64(rows, threads * THIN) : rows), each = 0;
-    if (slices) {
-        size_t one = linear_scratch(m, most), mlp = kern_mlp_scratch(&l->up, &l->down, most);
-        each = arena_bytes((int64_t)(one > mlp ? one : mlp), 1);
-    }
-    all = all > each * (size_t)threads ? all : each * (size_t)threads;
-    w->scratch = to ? arena_alloc(to, (int64_t)all, 1) : NULL;
-    w->scratch_each = each;
-    return arena_bytes((int64_t)all, 1);
-}
-
-/* Rows of the hidden layer that are kept whole: slices make it part by part where they can. */
-static int64_t wide_rows(const struct model *m, int64_t rows)
-{
-    bool parts = slices_of(m, rows) > 0 && kern_mlp_fits(&m->layer[0].up, &m->layer[0].down, THIN);
-    return parts ? min64(rows, max_threads() * THIN) : rows;
-}
-
-/* Counts the bytes of a pass over `tokens` rows, and takes them from `to` unless it is NULL. */
-static size_t take_work(struct arena *to, const struct model *m, struct work *w, int64_t tokens, bool own_kv, int64_t longest)
-{
-    const struct model_shape *s = &m->shape;
-    int64_t rows = chunk_of(m, tokens), q = m->cut.heads.n * s->dim, kv = m->cut.kv.n * s->dim, half = s->rope.rot / 2;
-    bool raw = m->method->caps & ATTN_NEEDS_RAW;
-    size_t layer = 0;
-    size_t n = floats(to, &w->cs, half > 0, tokens * half) + floats(to, &w->sn, half > 0, tokens * half);
-    n += floats(to, &w->xn, true, rows * s->hidden) + floats(to, &w->xn2, s->parallel, rows * s->hidden);
-    n += floats(to, &w->qkv, true, rows * (q + 2 * kv));
-    n += floats(to, &w->q, true, rows * q) + floats(to, &w->q0, raw, rows * q);
-    n += floats(to, &w->k, true, rows * kv) + floats(to, &w->k0, raw, rows * kv) + floats(to, &w->v, true, rows * kv);
-    n += floats(to, &w->att, true, rows * q) + floats(to, &w->up, true, wide_rows(m, rows) * m->layer[0].up.out);
-    n += floats(to, &w->sum, m->cut.sums, rows * s->hidden);
-    n += take_scratch(to, m, w, rows);
-    if (own_kv) {
-        cache_layer(to, m, longest, &w->kv, &w->state, &layer);
-        n += layer;
-    }
-    return n;
-}
 
 static size_t method_scratch(const struct model *m, int64_t rows, int64_t longest)
 {
@@ -172,15 +52,15 @@ static size_t method_scratch(const struct model *m, int64_t rows, int64_t longes
 static int64_t decoders(int64_t rows)
 {
     enum { MOST = 16 };
-    return min64(min64(rows, MOST), max_threads());
+    return min64(min64(rows, MOST), omp_get_max_threads());
 }
 
 size_t forward_bytes(const struct model *m, int64_t tokens, int64_t longest, bool cached)
 {
     struct work w;
     size_t one = cached ? (size_t)decoders(tokens) * arena_bytes((int64_t)method_scratch(m, 1, longest), 1) : 0;
-    size_t all = method_scratch(m, chunk_of(m, tokens), longest);
-    return arena_bytes(tokens * m->shape.hidden, sizeof(float)) + take_work(NULL, m, &w, tokens, !cached, longest) +
+    size_t all = method_scratch(m, work_chunk(m, tokens), longest);
+    return arena_bytes(tokens * m->shape.hidden, sizeof(float)) + work_take(NULL, m, &w, tokens, !cached, longest) +
            (one > all ? one : all);
 }
 
@@ -241,7 +121,7 @@ static void add_positions(struct pass *p, int64_t s)
 {
     const struct model *m = p->m;
     int64_t first = p->f->b->at[s], n = p->f->b->at[s + 1] - first, pos = seq_pos(p->f, s), hidden = m->shape.hidden;
-    int64_t block = chunk_of(p->m, p->tokens);
+    int64_t block = work_chunk(p->m, p->tokens);
     for (int64_t i0 = 0; i0 < n; i0 += block) {
 #pragma omp parallel for if (block * hidden > SMALL)
         for (int64_t i = i0; i < min64(n, i0 + block); i++) {
@@ -421,7 +301,7 @@ static int attend_rows(const struct pass *p, int64_t r0, int64_t n, int64_t *seq
 /* Does a part of a layer for every row of the chunk: each thread slice after slice, or all threads the whole. */
 static void each_slice(const struct pass *p, void (*part)(const struct pass *p, struct slice *s))
 {
-    int64_t slices = slices_of(p->m, p->rows);
+    int64_t slices = work_slices(p->m, p->rows);
     double linear_s = 0;
     if (!slices) {
         struct slice whole = {.n = p->rows, .whole = true, .scratch = p->w.scratch};
@@ -592,7 +472,7 @@ int forward_run(struct forward *f, struct arena *step)
     double begin = timer_now(), before = 0;
     for (int i = 0; f->timer && i < TIMER_PHASES; i++)
         before += i == TIMER_SELECT ? 0 : f->timer->s[i];
-    size_t need = take_work(step, m, &p.w, p.tokens, !f->cache, f->longest);
+    size_t need = work_take(step, m, &p.w, p.tokens, !f->cache, f->longest);
     if (!f->x || step->used - mark != need)
         return ERR_NOMEM;
     embed(&p);
@@ -604,7 +484,7 @@ int forward_run(struct forward *f, struct arena *step)
         p.l = &m->layer[p.layer];
         int64_t seq = 0;
         for (p.row = 0; !rc && p.row < p.tokens; p.row += p.rows) {
-            p.rows = min64(chunk_of(m, p.tokens), p.tokens - p.row);
+            p.rows = min64(work_chunk(m, p.tokens), p.tokens - p.row);
             rc = layer_rows(&p, &seq);
         }
     }
