@@ -151,5 +151,5 @@ size_t kern_kv_bytes(enum kern_dtype t, int64_t dim, int64_t keys)
 
 size_t kern_tile_scratch(int64_t rows, int64_t dim)
 {
-    return (size_t)(KERN_KB + rows * (KERN_KB + TILE_LD + dim + 1) + KERN_MAX_ROWS * (dim + 1)) * sizeof(float);
+    return (size_t)(TILE_HEAD + rows * (KERN_KB + TILE_LD + dim + 1) + KERN_MAX_ROWS * (dim + 1)) * sizeof(float);
 }

@@ -6,12 +6,33 @@
 
 #include "kernels/kern.h"
 
+/* A whole block of keys. */
+static void turn_keys(float *to, const float *k, int64_t stride, int64_t d)
+{
+    for (int64_t j = 0; j < KERN_KB; j += W) {
+        int64_t i = 0;
+        for (; i + W <= d; i += W) {
+            vf x[W];
+            for (int l = 0; l < W; l++)
+                x[l] = vload(k + (j + l) * stride + i);
+            vtranspose(x);
+            for (int l = 0; l < W; l++)
+                vstore(to + (i + l) * KERN_KB + j, x[l]);
+        }
+        for (; i < d; i++)
+            for (int l = 0; l < W; l++)
+                to[i * KERN_KB + j + l] = k[(j + l) * stride + i];
+    }
+}
+
 /* n keys at lane `at` of one block, rows of stride floats. */
 static void append_f32(struct kern_kv *kv, const float *k, const float *v, int64_t stride, int64_t n)
 {
     int64_t d = kv->dim, at = kv->n % KERN_KB;
     float *to_k = (float *)kv->k + kv->n / KERN_KB * d * KERN_KB + at, *to_v = (float *)kv->v + kv->n * d;
-    for (int64_t i = 0; i < d; i++)
+    if (n == KERN_KB)
+        turn_keys(to_k, k, stride, d);
+    for (int64_t i = 0; i < d && n < KERN_KB; i++)
         for (int64_t j = 0; j < n; j++)
             to_k[i * KERN_KB + j] = k[j * stride + i];
     for (int64_t j = 0; j < n; j++)

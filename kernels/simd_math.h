@@ -40,7 +40,8 @@ INL vf vexp(vf x)
     return vscale2(vexp_poly(f), n);
 }
 
-/* 2^y = 1 + y C(y), |y| <= 1/2, minimax: relative error 1.4e-8 with these rounded coefficients. */
+/* 2^y = 1 + y C(y), minimax: relative error 1.4e-8 for |y| <= 1/2, and 5.4e-8 for the two terms that |y| <= 1/64 takes, with
+ * these rounded coefficients. */
 #define LOG2E_LO 1.92596303e-8F
 #define POW2_C0 0.693147242F
 #define POW2_C1 0.240226507F
@@ -48,26 +49,32 @@ INL vf vexp(vf x)
 #define POW2_C3 0.00961803086F
 #define POW2_C4 0.00134101231F
 #define POW2_C5 0.000154698384F
+#define POW2_NEAR_C0 0.693157375F
+#define POW2_NEAR_C1 0.240228862F
 
-/* vexp_shifted's second argument for e^x 2^-exponent: a sum with it is rounded to a whole number, 127 above what the power of
- * two is, in the low bits of the float. */
+/* vexp_shifted's second argument for e^x 2^-exponent: a sum with it is rounded to a multiple of 2^-POW2_BITS, 127 above the
+ * power of two, in the low bits of the float. */
 INL float vexp_shift(float exponent)
 {
-    return 12582912.0F + 127 - exponent;
+    return (float)(3 << (22 - POW2_BITS)) + 127 - exponent;
 }
 
 /* e^x 2^-exponent, at most 1: 0 where x < least, which is exponent ln 2 - 86 or more (no denormal numbers: they are slow); NaN
  * stays. Below 2 ulp, see test_attn. */
 INL vf vexp_shifted(vf x, vf shift, vf least)
 {
-    vf t = vfma(x, vset1(LOG2E_F), shift), n = vsub(t, shift);
-    vf y = vfma(x, vset1(LOG2E_LO), vfms(x, vset1(LOG2E_F), n));
-    vf c = vfma(y, vset1(POW2_C5), vset1(POW2_C4));
-    c = vfma(y, c, vset1(POW2_C3));
-    c = vfma(y, c, vset1(POW2_C2));
-    c = vfma(y, c, vset1(POW2_C1));
-    c = vfma(y, c, vset1(POW2_C0));
-    return vmul_unless_below(vfma(y, c, vset1(1)), vbits_up(t), x, least);
+    vf t = vfma(x, vset1(LOG2E_F), shift), n = vsub(t, shift), c;
+    vf y = vfma(x, vset1(LOG2E_LO), vfms(x, vset1(LOG2E_F), n)), power = vpow2(t);
+    if (POW2_BITS == 5)
+        c = vfma(y, vset1(POW2_NEAR_C1), vset1(POW2_NEAR_C0));
+    else {
+        c = vfma(y, vset1(POW2_C5), vset1(POW2_C4));
+        c = vfma(y, c, vset1(POW2_C3));
+        c = vfma(y, c, vset1(POW2_C2));
+        c = vfma(y, c, vset1(POW2_C1));
+        c = vfma(y, c, vset1(POW2_C0));
+    }
+    return vfma_unless_below(vmul(y, power), c, power, x, least);
 }
 
 #endif

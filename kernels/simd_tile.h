@@ -38,10 +38,11 @@ struct engine {
     float *s, *lanes;
     struct run run[RUNS];
     int n_runs, longest;
-    const int32_t *ahead;        /* blocks that come, NULL: unknown */
+    const int32_t *ahead; /* blocks that come, NULL: those from `first` on */
+    int64_t first;
     int ahead_halves;            /* 1: half blocks */
     int64_t n_ahead, next[2];    /* how many; the next to fetch of keys, of values */
-    int64_t line[2];             /* where in it, in bytes */
+    int64_t line[2], pace[2];    /* where in it; how much to ask for at a time: bytes */
     uint64_t mask;               /* of the last run */
     uint8_t used[KERN_MAX_ROWS]; /* blocks in each row's line */
 };
@@ -50,17 +51,17 @@ struct engine {
  * before. A few at a time, between products: a core has room for a dozen lines on their way, and waits when it asks for more. */
 INL void fetch_some(struct engine *e, const int what)
 {
-    enum { LINES = 6 };
     int64_t i = e->next[what], half = e->ahead_halves;
     if (i >= e->n_ahead)
         return;
+    int64_t block = e->ahead ? e->ahead[i] : e->first + i;
     if (half && !what && i > 0 && e->ahead[i - 1] / 2 == e->ahead[i] / 2) { /* a line of keys holds both halves of a dim */
         e->next[what]++;
         return;
     }
     int64_t bytes = e->steps * KERN_KB * (int64_t)sizeof(float) >> (what ? half : 0); /* values of an odd d in bf16 take no more */
-    const char *p = (const char *)(what ? e->kv->v : e->kv->k) + (e->ahead[i] >> (what ? 0 : half)) * bytes;
-    int64_t from = e->line[what], to = from + LINES * 64 < bytes ? from + LINES * 64 : bytes;
+    const char *p = (const char *)(what ? e->kv->v : e->kv->k) + (block >> (what ? 0 : half)) * bytes;
+    int64_t from = e->line[what], to = from + e->pace[what] < bytes ? from + e->pace[what] : bytes;
     for (int64_t at = from; at < to; at += 64)
         __builtin_prefetch(p + at, 0, 2);
     e->line[what] = to == bytes ? 0 : to;
@@ -99,7 +100,7 @@ static void scores_of_rows(struct engine *e, const struct run *u, int64_t from)
 
 #if defined(__AVX512F__)
 /* Of pairs of blocks, rows side by side. Returns how many blocks this has done. */
-static int64_t scores_beside(const struct engine *e, const struct run *u)
+static int64_t scores_beside(struct engine *e, const struct run *u)
 {
     bool bf16 = e->kv->dtype == KERN_BF16;
     int64_t most = bf16 && !TILE_DOT ? QK_SIDE_WIDE : QK_SIDE, groups = (u->rows + most - 1) / most;
@@ -114,13 +115,14 @@ static int64_t scores_beside(const struct engine *e, const struct run *u)
             float *s[QK_SIDE];
             for (int64_t r = i; r < end; r++)
                 s[r - i] = e->s + u->row[r] * TILE_LD + (u->slot[r] + b) * KERN_KB;
+            fetch_some(e, 0);
             (bf16 ? qk_side_BF16 : qk_side_F32)((int)(end - i), e->side + u->row[i], k, e->steps, s);
         }
     }
     return u->n / 2 * 2;
 }
 #else
-static int64_t scores_beside(const struct engine *e, const struct run *u)
+static int64_t scores_beside(struct engine *e, const struct run *u)
 {
     (void)e, (void)u;
     return 0;
@@ -157,6 +159,15 @@ INL float exponent_of(float m) /* M of m = M ln 2 */
     return m == -INFINITY ? 0 : rintf(m * LOG2E_F);
 }
 
+/* m = now ln 2, and what follows from it. */
+static void set_exponent(const struct kern_tile *t, int64_t r, float now)
+{
+    struct tile_head *head = tile_head(t);
+    t->m[r] = (float)((double)now * 0.69314718055994530942);
+    head->shift[r] = vexp_shift(now);
+    head->least[r] = now * 0.693147181F - 86;
+}
+
 static void raise_exponent(const struct engine *e, int64_t r, float top)
 {
     const struct kern_tile *t = e->t;
@@ -173,24 +184,24 @@ static void raise_exponent(const struct engine *e, int64_t r, float top)
         for (i = 0; i < KERN_KB; i += W)
             vstore(lanes + i, vmul(vload(lanes + i), by));
     }
-    t->m[r] = (float)((double)now * 0.69314718055994530942);
+    set_exponent(t, r, now);
 }
 
-/* n scores, a constant where it is worth it. */
+/* n scores, a constant. */
 INL void exp_scores(const struct engine *e, int64_t r, const int64_t n)
 {
     float *s = e->s + r * TILE_LD, *lanes = e->lanes + r * KERN_KB;
 #if TILE_DOT
     bool bf16 = e->kv->dtype == KERN_BF16;
 #endif
+    const struct tile_head *head = tile_head(e->t);
     vf top = vset1(-INFINITY), sum[VB];
     UNROLL
     for (int64_t i = 0; i < n; i += W)
         top = vmax(vload(s + i), top); /* a NaN score is passed over */
     if (vany_gt(top, vset1(e->t->m[r])))
         raise_exponent(e, r, vtop(top));
-    float exponent = exponent_of(e->t->m[r]);
-    vf shift = vset1(vexp_shift(exponent)), least = vset1(exponent * 0.693147181F - 86);
+    vf shift = vset1(head->shift[r]), least = vset1(head->least[r]);
     UNROLL
     for (int u = 0; u < VB; u++)
         sum[u] = vload(lanes + u * W);
@@ -215,11 +226,20 @@ INL void exp_scores(const struct engine *e, int64_t r, const int64_t n)
 
 static void exp_line(const struct engine *e, int64_t r)
 {
-    if (e->used[r] == TILE_PANEL)
-        exp_scores(e, r, TILE_LD);
-    else
-        exp_scores(e, r, e->used[r] * KERN_KB);
+    switch (e->used[r]) { /* in straight code: lines are short */
+#define EXP_CASE(blocks)                                                                                                           \
+    case blocks: exp_scores(e, r, (blocks)*KERN_KB); break;
+        EXP_CASE(1)
+        EXP_CASE(2)
+        EXP_CASE(3)
+        EXP_CASE(4)
+        EXP_CASE(5)
+        EXP_CASE(6)
+        EXP_CASE(7)
+        EXP_CASE(TILE_PANEL)
+    }
 }
+_Static_assert(TILE_PANEL == 8, "a case for each length of a line");
 
 static void values_of_run(struct engine *e, const struct run *u)
 {
@@ -344,6 +364,24 @@ static void copy_query(const struct engine *e, int64_t r, float *to)
         to[i] = 0;
 }
 
+/* The queries, numbers of all rows side by side. */
+static void turn_queries(const struct engine *e, float *side)
+{
+    int64_t rows = e->t->rows, c = 0;
+    for (; c + W <= e->q_len; c += W)
+        for (int64_t r = 0; r < rows; r += W) {
+            vf x[W];
+            for (int i = 0; i < W; i++)
+                x[i] = r + i < rows ? vload(e->q + (r + i) * e->q_len + c) : vzero();
+            vtranspose(x);
+            for (int i = 0; i < W; i++)
+                vstore(side + (c + i) * KERN_MAX_ROWS + r, x[i]);
+        }
+    for (; c < e->q_len; c++)
+        for (int64_t r = 0; r < rows; r++)
+            side[c * KERN_MAX_ROWS + r] = e->q[r * e->q_len + c];
+}
+
 /* Queries once a tile, however many calls it takes: its head in the scratch says that they are there. */
 static void queries(struct engine *e, int64_t blocks)
 {
@@ -357,9 +395,8 @@ static void queries(struct engine *e, int64_t blocks)
     e->side = NULL;
     if (W < 16 || e->t->rows <= 2 * QK_ROWS || blocks < TILE_PANEL)
         return;
-    for (int64_t r = 0; r < e->t->rows && !head->side; r++)
-        for (int64_t i = 0; i < e->q_len; i++)
-            side[i * KERN_MAX_ROWS + r] = e->q[r * e->q_len + i];
+    if (!head->side)
+        turn_queries(e, side);
     head->side = true;
     e->side = side;
 }
@@ -378,7 +415,8 @@ static void start(struct engine *e, const struct kern_tile *t, const struct kern
     e->n_runs = e->longest = 0;
     e->ahead = NULL;
     e->ahead_halves = 0;
-    e->n_ahead = e->next[0] = e->next[1] = e->line[0] = e->line[1] = 0;
+    e->pace[0] = e->pace[1] = 6 * 64;
+    e->first = e->n_ahead = e->next[0] = e->next[1] = e->line[0] = e->line[1] = 0;
     e->mask = 0;
     memset(e->used, 0, sizeof e->used);
     e->min_end = kv->n;
@@ -406,8 +444,9 @@ static void tile_begin(const struct kern_tile *t)
 {
     memset(t->o, 0, (size_t)(t->rows * t->dim) * sizeof(float));
     memset(tile_lanes(t), 0, (size_t)(t->rows * KERN_KB) * sizeof(float));
-    *tile_head(t) = (struct tile_head){false, false};
+    tile_head(t)->queries = tile_head(t)->side = false;
     for (int64_t r = 0; r < t->rows; r++) {
+        set_exponent(t, r, 0);
         t->m[r] = -INFINITY;
         t->l[r] = 0;
     }
@@ -432,10 +471,76 @@ static int64_t whole_panels(struct engine *e, int64_t block, int64_t block1)
     return block;
 }
 
+/* Do rows see their past in the order that they have, from its begin on? */
+static bool causal(const struct engine *e, int64_t block)
+{
+    bool ascend = e->max_begin <= block * KERN_KB;
+    for (int64_t r = 1; r < e->t->rows; r++)
+        ascend = ascend && e->t->end[r] >= e->t->end[r - 1];
+    return ascend;
+}
+
+/* Rows r0 .. r1-1 and n blocks from `block` on, which are at slot `at` of their lines. */
+static struct run *set_run(struct engine *e, int64_t r0, int64_t r1, int64_t block, int64_t n, int64_t at)
+{
+    struct run *u = &e->run[0];
+    u->rows = r1 - r0, u->n = n;
+    u->beside = true;
+    for (int64_t i = 0; i < u->rows; i++)
+        u->row[i] = (uint8_t)(r0 + i), u->slot[i] = (uint8_t)at;
+    for (int64_t b = 0; b < n; b++)
+        u->block[b] = (int32_t)(block + b);
+    return u;
+}
+
+/* The end of causal rows, one panel: scores of pairs of blocks for all rows that see the first of them, values by rows that see
+ * equally many. What a row has in its line past `used` is never read. */
+static void last_panel(struct engine *e, int64_t block, int64_t n)
+{
+    int64_t rows = e->t->rows;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t end = e->t->end[r] < e->kv->n ? e->t->end[r] : e->kv->n, sees = (end + KERN_KB - 1) / KERN_KB - block;
+        e->used[r] = (uint8_t)(sees <= 0 ? 0 : sees < n ? sees : n);
+    }
+    for (int64_t b = 0, r = 0; b < n; b += 2) {
+        while (r < rows && e->used[r] <= b)
+            r++;
+        struct run *u = set_run(e, r, rows, block + b, b + 2 <= n ? 2 : 1, b);
+        scores_of_run(e, u);
+        mask_edges(e, u);
+    }
+    for (int64_t r = 0; r < rows; r++)
+        exp_line(e, r);
+    for (int64_t r = 0, next; r < rows; r = next) {
+        for (next = r + 1; next < rows && e->used[next] == e->used[r];)
+            next++;
+        if (e->used[r])
+            values_of_run(e, set_run(e, r, next, block, e->used[r], 0));
+    }
+    memset(e->used, 0, sizeof e->used);
+}
+
+/* What is to come is asked for in equal parts, one at each product of n blocks. */
+static void set_pace(struct engine *e, int64_t n)
+{
+    enum { MOST = 20 * 64 };
+    int64_t rows = e->t->rows, all = (e->t->ahead1 - e->t->ahead0) * e->steps * KERN_KB * (int64_t)sizeof(float);
+    int64_t calls[2] = {(rows + QK_SIDE - 1) / QK_SIDE * ((n + 1) / 2),
+                        (rows + PV_ROWS - 1) / PV_ROWS * ((n + TILE_PANEL - 1) / TILE_PANEL)};
+    calls[1] *= (e->t->dim + PV_VECS * W - 1) / (PV_VECS * W);
+    e->first = e->t->ahead0, e->n_ahead = e->t->ahead1 - e->t->ahead0;
+    for (int what = 0; what < 2 && n > 0; what++) {
+        int64_t each = (all / calls[what] + 64) / 64 * 64;
+        e->pace[what] = each < MOST ? each : MOST;
+    }
+}
+
 static void tile_dense(const struct kern_tile *t, const struct kern_kv *kv, int64_t block0, int64_t block1)
 {
     struct engine e;
     start(&e, t, kv);
+    if (t->rows > FEW)
+        set_pace(&e, block1 - block0);
     int64_t b = block0;
     while (b < block1 && b * KERN_KB < e.max_begin)
         push(&e, (int32_t)b++, all_rows(t->rows));
@@ -443,6 +548,8 @@ static void tile_dense(const struct kern_tile *t, const struct kern_kv *kv, int6
     if (t->rows > FEW) { /* fewer wait for memory: see fetch */
         queries(&e, block1 - b);
         b = whole_panels(&e, b, block1);
+        for (; causal(&e, b) && b < block1; b += TILE_PANEL)
+            last_panel(&e, b, block1 - b < TILE_PANEL ? block1 - b : TILE_PANEL);
     }
     for (; b < block1; b++)
         push(&e, (int32_t)b, all_rows(t->rows));

@@ -1,6 +1,6 @@
 /* The scratch of an attention tile, shared by kern.c (its size) and the instruction sets (its use).
  *
- *     head  one cache line
+ *     head  which of the parts below are there, and what the exponentials of each row take
  *     lanes (rows, 16)      sums of p by key mod 16: added up at the end, so that cuts into calls change no bit
  *     s     (rows, PANEL 16) scores, then probabilities, of the blocks of one panel
  *     q     (rows, d + 1)   queries as the products take them, where that is not as they are
@@ -13,8 +13,10 @@
 enum { TILE_PANEL = 8, TILE_LD = TILE_PANEL * KERN_KB };
 
 struct tile_head {
-    bool queries, side; /* are they there? */
+    float shift[KERN_MAX_ROWS], least[KERN_MAX_ROWS]; /* see vexp_shifted; they follow from m */
+    bool queries, side;                               /* are they there? */
 };
+enum { TILE_HEAD = (sizeof(struct tile_head) + 63) / 64 * 16 }; /* floats */
 
 static inline struct tile_head *tile_head(const struct kern_tile *t)
 {
@@ -23,7 +25,7 @@ static inline struct tile_head *tile_head(const struct kern_tile *t)
 
 static inline float *tile_lanes(const struct kern_tile *t)
 {
-    return (float *)t->scratch + KERN_KB;
+    return (float *)t->scratch + TILE_HEAD;
 }
 
 static inline float *tile_scores(const struct kern_tile *t)

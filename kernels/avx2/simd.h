@@ -90,15 +90,16 @@ INL vf vscale2(vf a, vf n)
     vf y = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
     return _mm256_mul_ps(_mm256_mul_ps(a, x), y);
 }
-/* the bits of a, 23 further up: a whole number becomes an exponent */
-INL vf vbits_up(vf a)
+/* 2^(t - 127), where the low bits of t are a whole number from 1 to 254 */
+enum { POW2_BITS = 0 };
+INL vf vpow2(vf t)
 {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23));
 }
-/* a b, but 0 where x < least */
-INL vf vmul_unless_below(vf a, vf b, vf x, vf least)
+/* a b + c, but 0 where x < least */
+INL vf vfma_unless_below(vf a, vf b, vf c, vf x, vf least)
 {
-    return _mm256_and_ps(_mm256_cmp_ps(x, least, _CMP_NLT_UQ), _mm256_mul_ps(a, b));
+    return _mm256_and_ps(_mm256_cmp_ps(x, least, _CMP_NLT_UQ), _mm256_fmadd_ps(a, b, c));
 }
 INL float vsum(vf a)
 {
@@ -174,6 +175,22 @@ INL vf vbf_even(vf x)
 INL vf vbf_odd(vf x)
 {
     return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32((int)0xFFFF0000)));
+}
+/* (W, W) turned about: lane i of x[j] becomes lane j of x[i] */
+INL void vtranspose(vf x[8])
+{
+    vf y[8];
+    for (int i = 0; i < 8; i += 4) { /* 4 x 4 of each 128 bits */
+        __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(x[i], x[i + 1])), b = _mm256_castps_pd(_mm256_unpackhi_ps(x[i], x[i + 1]));
+        __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(x[i + 2], x[i + 3])),
+                d = _mm256_castps_pd(_mm256_unpackhi_ps(x[i + 2], x[i + 3]));
+        y[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c)), y[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+        y[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d)), y[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+    }
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm256_permute2f128_ps(y[i], y[i + 4], 0x20);
+        x[i + 4] = _mm256_permute2f128_ps(y[i], y[i + 4], 0x31);
+    }
 }
 /* W bf16 at p as floats */
 INL vf vload_bf16(const void *p)

@@ -81,15 +81,24 @@ INL vf vscale2(vf a, vf n)
 {
     return _mm512_scalef_ps(a, n);
 }
-/* the bits of a, 23 further up: a whole number becomes an exponent */
-INL vf vbits_up(vf a)
+/* 2^(j / 32) 2^(e - 127), where the low 5 bits of t are j and those above them e, 1 <= e <= 254: a table without what j adds to
+ * it in the shift. */
+enum { POW2_BITS = 5 };
+INL vf vpow2(vf t)
 {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+    static const uint32_t table[32] = {0x00000000, 0xFFFECD87, 0xFFFDAAC3, 0xFFFC980F, 0xFFFB95C2, 0xFFFAA43A, 0xFFF9C3D3,
+                                       0xFFF8F4F0, 0xFFF837F0, 0xFFF78D3A, 0xFFF6F532, 0xFFF67043, 0xFFF5FED7, 0xFFF5A15B,
+                                       0xFFF5583F, 0xFFF523F6, 0xFFF504F3, 0xFFF4FBAF, 0xFFF508A4, 0xFFF52C4D, 0xFFF5672A,
+                                       0xFFF5B9BE, 0xFFF6248C, 0xFFF6A81E, 0xFFF744FD, 0xFFF7FBB8, 0xFFF8CCDF, 0xFFF9B907,
+                                       0xFFFAC0C7, 0xFFFBE4BA, 0xFFFD257D, 0xFFFE83B3};
+    vi bits = _mm512_castps_si512(t);
+    vi part = _mm512_permutex2var_epi32(_mm512_loadu_si512(table), bits, _mm512_loadu_si512(table + 16));
+    return _mm512_castsi512_ps(_mm512_add_epi32(part, _mm512_slli_epi32(bits, 23 - POW2_BITS)));
 }
-/* a b, but 0 where x < least */
-INL vf vmul_unless_below(vf a, vf b, vf x, vf least)
+/* a b + c, but 0 where x < least */
+INL vf vfma_unless_below(vf a, vf b, vf c, vf x, vf least)
 {
-    return _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(x, least, _CMP_NLT_UQ), a, b);
+    return _mm512_maskz_fmadd_ps(_mm512_cmp_ps_mask(x, least, _CMP_NLT_UQ), a, b, c);
 }
 INL float vsum(vf a)
 {
@@ -165,6 +174,24 @@ INL vf vbf_even(vf x)
 INL vf vbf_odd(vf x)
 {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xFFFF0000)));
+}
+/* (W, W) turned about: lane i of x[j] becomes lane j of x[i] */
+INL void vtranspose(vf x[16])
+{
+    vf y[16];
+    for (int i = 0; i < 16; i += 4) { /* 4 x 4 of each 128 bits */
+        __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[i], x[i + 1])), b = _mm512_castps_pd(_mm512_unpackhi_ps(x[i], x[i + 1]));
+        __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(x[i + 2], x[i + 3])),
+                d = _mm512_castps_pd(_mm512_unpackhi_ps(x[i + 2], x[i + 3]));
+        y[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c)), y[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        y[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d)), y[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    for (int i = 0; i < 4; i++) { /* 4 x 4 of those */
+        vf a = _mm512_shuffle_f32x4(y[i], y[i + 4], 0x88), b = _mm512_shuffle_f32x4(y[i], y[i + 4], 0xDD);
+        vf c = _mm512_shuffle_f32x4(y[i + 8], y[i + 12], 0x88), d = _mm512_shuffle_f32x4(y[i + 8], y[i + 12], 0xDD);
+        x[i] = _mm512_shuffle_f32x4(a, c, 0x88), x[i + 8] = _mm512_shuffle_f32x4(a, c, 0xDD);
+        x[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88), x[i + 12] = _mm512_shuffle_f32x4(b, d, 0xDD);
+    }
 }
 /* W bf16 at p as floats */
 INL vf vload_bf16(const void *p)

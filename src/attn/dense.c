@@ -14,8 +14,9 @@
 #include "base/err.h"
 
 /* Tiles that share what they load of keys and values, and the bytes of a part that they go over in turn: with the tiles' own
- * rows it has to stay in a core's second-level cache. */
-enum { MOST_TILES = 4, PART_BYTES = 512 << 10 };
+ * rows and the part that comes next it has to stay in a core's second-level cache. The first part is short, since nobody has
+ * asked for it before, and each is twice the one before it. */
+enum { MOST_TILES = 4, PART_BYTES = 512 << 10, FIRST_PART = 8 };
 
 struct tiling {
     int64_t group, per_tile, tokens; /* query heads of a KV head, of a tile; tokens of a tile */
@@ -94,10 +95,10 @@ struct span {
     struct kern_tile kt;
 };
 
-static struct item item_at(const struct attn_call *c, const struct tiling *t, int64_t i)
+static struct item item_at(const struct tiling *t, int64_t i)
 {
-    int64_t sub = i % t->subs, run = i / t->subs / c->shape->kv_heads;
-    struct item it = {.g = i / t->subs % c->shape->kv_heads, .first = t->first + run * t->run};
+    int64_t runs = (t->n + t->run - 1) / t->run, sub = i / runs % t->subs;
+    struct item it = {.g = i / runs / t->subs, .first = t->first + i % runs * t->run};
     it.h0 = it.g * t->group + sub * t->per_tile;
     it.heads = min64(t->per_tile, t->group - sub * t->per_tile);
     it.n = min64(t->run, t->first + t->n - it.first);
@@ -145,19 +146,22 @@ static void end(const struct attn_call *c, const struct item *it, const struct r
 /* Item i of the call: its tiles go over the key blocks together, part by part, so that a part comes from far once. */
 static void one_item(const struct attn_call *c, const struct tiling *t, int64_t i, const struct room *r)
 {
-    struct item it = item_at(c, t, i);
+    struct item it = item_at(t, i);
     struct span s[MOST_TILES];
     int64_t first = INT64_MAX, last = 0;
     for (int64_t x = 0; x < it.n; x++) {
         begin(c, t, &it, it.first + x, &r[x], &s[x]);
         first = min64(first, s[x].from), last = max64(last, s[x].to);
     }
-    for (int64_t b = first; b < last; b += t->part)
+    for (int64_t b = first, n = min64(FIRST_PART, t->part), next; b < last; b += n, n = next) {
+        next = min64(min64(2 * n, t->part), max64(0, last - b - n));
         for (int64_t x = 0; x < it.n; x++) {
-            int64_t from = max64(b, s[x].from), to = min64(b + t->part, s[x].to);
+            int64_t from = max64(b, s[x].from), to = min64(b + n, s[x].to);
+            s[x].kt.ahead0 = b + n + x * next / it.n, s[x].kt.ahead1 = b + n + (x + 1) * next / it.n;
             if (from < to)
                 c->kern->tile_dense(&s[x].kt, &c->kv[it.g], from, to);
         }
+    }
     for (int64_t x = 0; x < it.n; x++)
         end(c, &it, &r[x], &s[x]);
 }

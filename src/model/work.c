@@ -11,8 +11,8 @@
  * waits between products. Where slices would be thin, all threads work on one product after the other. */
 enum {
     CHUNK = 256,
-    SLICE = 64,    /* rows of a slice, or a few more; two slices a thread and chunk ... */
-    SLICES = 1024, /* ... of so many rows at most */
+    SLICE = 64,    /* rows of a slice, or a few more; eight slices a thread and chunk, so that nobody waits long for the last ... */
+    SLICES = 2048, /* ... of so many rows at most */
     THIN = 32,     /* rows a thread below which there are no slices */
     FIT = 5 << 18, /* bytes of a slice's MLP above which it does not stay in a core's cache, and there are no slices either */
 };
@@ -40,9 +40,14 @@ int64_t work_slices(const struct model *m, int64_t rows)
     return max64(1, rows / (threads * SLICE)) * threads;
 }
 
+int64_t work_rows(void)
+{
+    return max64(CHUNK, min64(SLICES, max_threads() * 8 * SLICE));
+}
+
 int64_t work_chunk(const struct model *m, int64_t tokens)
 {
-    int64_t most = max64(CHUNK, min64(SLICES, max_threads() * 2 * SLICE));
+    int64_t most = work_rows();
     return min64(tokens, work_slices(m, most) ? most : CHUNK);
 }
 

@@ -19,6 +19,8 @@ struct work {               /* a chunk's activations; NULL where the architectur
     unsigned char *state; /* of one layer, without caches */
 };
 
+/* Rows of a chunk where threads take slices. */
+int64_t work_rows(void);
 /* Rows of a chunk when there are `tokens` of them. */
 int64_t work_chunk(const struct model *m, int64_t tokens);
 /* Slices of a chunk of so many rows, several a thread so that one who is held up is helped; 0: all threads share every product. */
