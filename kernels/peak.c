@@ -11,24 +11,28 @@ double kern_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-double kern_peak_flops(const struct kern_table *k, enum kern_dtype t, double seconds)
+double kern_peak_flops(const struct kern_table *k, enum kern_dtype t, double seconds, double *kept)
 {
     enum { ROUND = 40000 }; /* some 100 microseconds: seldom interrupted */
-    double rate = 0;
-#pragma omp parallel reduction(+ : rate)
+    double rate = 0, mean = 0;
+#pragma omp parallel reduction(+ : rate, mean)
     {
-        double best = 0;
+        double best = 0, all = 0;
         k->peak(t, ROUND); /* wakes the units */
 #pragma omp barrier
         double begin = kern_now(), start = begin, stop;
         do {
             double done = k->peak(t, ROUND);
             stop = kern_now();
+            all += done;
             best = done / (stop - start) > best ? done / (stop - start) : best;
             start = stop;
         } while (stop - begin < seconds);
         rate += best;
+        mean += all / (stop - begin);
     }
+    if (kept)
+        *kept = mean;
     return rate;
 }
 

@@ -8,8 +8,9 @@
 double kern_now(void); /* seconds of a clock that only runs forward */
 
 /* Floating-point operations a second of independent multiply-adds (f32) or dot products (bf16; widened where the CPU
- * has none) in registers, all OpenMP threads together, measured for about so many seconds. One core's: kern_threads(1). */
-double kern_peak_flops(const struct kern_table *k, enum kern_dtype t, double seconds);
+ * has none) in registers, all OpenMP threads together, measured for about so many seconds. One core's: kern_threads(1).
+ * kept: the mean of all rounds instead of the best, NULL if not wanted: what others on the machine leave of the limit. */
+double kern_peak_flops(const struct kern_table *k, enum kern_dtype t, double seconds, double *kept);
 
 /* Bytes a second read from `bytes` bytes at `at` over and over, all OpenMP threads together, each in its own part: the best
  * round of all threads at once.

@@ -92,12 +92,13 @@ int bench_save(const struct bench *b, const char *path, const char *const *about
 /* ---- for the parts ---- */
 
 int bench_measure(struct bench *b, const struct bench_work *w);
-double bench_peak(struct bench *b, enum kern_dtype t, double seconds); /* FLOP/s of all ranks and threads */
-double bench_read(struct bench *b, double set, double seconds);        /* byte/s; set: bytes of one rank */
-int bench_add(struct bench *b, const struct bench_row *row);           /* keeps and prints it */
-double bench_median(double *x, int n);                                 /* sorts x */
-void *bench_bytes(size_t n);                                           /* 64-byte aligned, at least one; free(); NULL: err is set */
-float *bench_numbers(int64_t n);                                       /* uniform in [-0.5, 0.5), always the same; NULL likewise */
+/* FLOP/s of all ranks and threads: the best, and the mean of as many seconds (NULL: not wanted) */
+double bench_peak(struct bench *b, enum kern_dtype t, double seconds, double *kept);
+double bench_read(struct bench *b, double set, double seconds); /* byte/s; set: bytes of one rank */
+int bench_add(struct bench *b, const struct bench_row *row);    /* keeps and prints it */
+double bench_median(double *x, int n);                          /* sorts x */
+void *bench_bytes(size_t n);                                    /* 64-byte aligned, at least one; free(); NULL: err is set */
+float *bench_numbers(int64_t n);                                /* uniform in [-0.5, 0.5), always the same; NULL likewise */
 
 /* The machine's load between a start and now. */
 struct bench_load {

@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "bench/bench.h"
+#include "model/work.h"
 
 /* ---- tiles: one core, 64 rows, every key visible ---- */
 
@@ -209,14 +210,14 @@ static void whole_close(void *arg)
 /* In chunks, as the engine runs it. */
 static int whole_call(struct bench *b, void *arg)
 {
-    enum { CHUNK = 256 };
+    int64_t chunk = work_rows();
     struct whole *a = arg;
     int64_t q = a->s.heads * a->s.dim, kv = a->s.kv_heads * a->s.dim;
     int rc = ERR_OK;
-    for (int64_t p = 0; !rc && p < a->n; p += CHUNK) {
+    for (int64_t p = 0; !rc && p < a->n; p += chunk) {
         struct attn_call c = {.method = attn_find("dense"), .shape = &a->s, .kv = a->kv, .kern = &b->kern, .step = &a->step};
         c.pos = p;
-        c.n = a->n - p < CHUNK ? a->n - p : CHUNK;
+        c.n = a->n - p < chunk ? a->n - p : chunk;
         c.q = a->q + p * q;
         c.k = a->k + p * kv;
         c.v = a->v + p * kv;
