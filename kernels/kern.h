@@ -31,14 +31,16 @@ size_t kern_kv_bytes(enum kern_dtype t, int64_t dim, int64_t keys); /* of k; v t
  * order. Between tile_begin and tile_end only these functions touch o, m, l and scratch; merge with others through lse.
  *   source   Milakov & Gimelshein 2018 alg. 3 (running maximum and sum) */
 struct kern_tile {
-    int64_t rows, dim;      /* rows <= KERN_MAX_ROWS, dim <= KERN_MAX_DIM */
-    const float *q;         /* (rows, dim) already scaled by the softmax scale (1/sqrt(d)) */
-    const int64_t *end;     /* (rows,) */
-    const int64_t *begin;   /* (rows,) or NULL: 0 */
-    float *o, *m, *l;       /* (rows, dim) unnormalised output; (rows,) maximum, see below; (rows,) sum */
-    void *scratch;          /* kern_tile_scratch() bytes, 64-byte aligned; keeps state from tile_begin to tile_end */
-    int64_t ahead0, ahead1; /* tile_dense, a hint: blocks of the same keys that are wanted soon; it asks for them as it goes */
-    int64_t share;          /* tile_gather: this many consecutive rows have one list (the heads of a token); 0: each its own */
+    int64_t rows, dim;        /* rows <= KERN_MAX_ROWS, dim <= KERN_MAX_DIM */
+    const float *q;           /* (rows, dim) already scaled by the softmax scale (1/sqrt(d)) */
+    const int64_t *end;       /* (rows,) */
+    const int64_t *begin;     /* (rows,) or NULL: 0 */
+    float *o, *m, *l;         /* (rows, dim) unnormalised output; (rows,) maximum, see below; (rows,) sum */
+    void *scratch;            /* kern_tile_scratch() bytes, 64-byte aligned; keeps state from tile_begin to tile_end */
+    float *const *to;         /* (rows,) where tile_end writes each row's dim numbers; NULL: they stay in o */
+    const float *const *soon; /* (rows,), a hint: dim numbers each that the caller reads soon; or NULL */
+    int64_t ahead0, ahead1;   /* tile_dense, a hint: blocks of the same keys that are wanted soon; it asks for them as it goes */
+    int64_t share;            /* tile_gather: this many consecutive rows have one list (the heads of a token); 0: each its own */
 };
 size_t kern_tile_scratch(int64_t rows, int64_t dim);
 
@@ -180,7 +182,7 @@ struct kern_table {
     /* as tile_blocks, of half blocks: half[i] is the keys 8 half[i] .. 8 half[i] + 7. Both halves of a block side by side
      * save work; the bits are those of the same keys in the same order in any other call */
     void (*tile_halves)(const struct kern_tile *t, const struct kern_kv *kv, const int32_t *half, const uint64_t *mask, int64_t n);
-    /* o /= l, lse = m + ln l; a row that saw no key: zeros, lse -INFINITY. lse may be NULL */
+    /* o / l to o or to t->to, lse = m + ln l; a row that saw no key: zeros, lse -INFINITY. lse may be NULL */
     void (*tile_end)(const struct kern_tile *t, float *lse);
 
     /* predictors: see struct kern_rows and kern_scores */

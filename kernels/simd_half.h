@@ -136,7 +136,6 @@ static void tile_halves(const struct kern_tile *t, const struct kern_kv *kv, con
         push_halves(&h, block, see[0], see[1]);
     }
     flush_halves(&h);
-    finish(&h.e);
 }
 
 #endif

@@ -429,17 +429,6 @@ static void start(struct engine *e, const struct kern_tile *t, const struct kern
     queries(e, 0);
 }
 
-static void finish(struct engine *e)
-{
-    flush(e);
-    for (int64_t r = 0; r < e->t->rows; r++) {
-        vf sum = vload(e->lanes + r * KERN_KB);
-        for (int u = 1; u < VB; u++)
-            sum = vadd(sum, vload(e->lanes + r * KERN_KB + u * W));
-        e->t->l[r] = vsum(sum);
-    }
-}
-
 static void tile_begin(const struct kern_tile *t)
 {
     memset(t->o, 0, (size_t)(t->rows * t->dim) * sizeof(float));
@@ -493,6 +482,15 @@ static struct run *set_run(struct engine *e, int64_t r0, int64_t r1, int64_t blo
     return u;
 }
 
+/* Where row r ends up, and what the caller reads soon. */
+INL void fetch_row(const struct engine *e, int64_t r)
+{
+    for (int64_t i = 0; i < e->t->dim && e->t->to; i += 16)
+        __builtin_prefetch(e->t->to[r] + i, 1, 2);
+    for (int64_t i = 0; i < e->t->dim && e->t->soon; i += 16)
+        __builtin_prefetch(e->t->soon[r] + i, 0, 2);
+}
+
 /* The end of causal rows, one panel: scores of pairs of blocks for all rows that see the first of them, values by rows that see
  * equally many. What a row has in its line past `used` is never read. */
 static void last_panel(struct engine *e, int64_t block, int64_t n)
@@ -509,8 +507,10 @@ static void last_panel(struct engine *e, int64_t block, int64_t n)
         scores_of_run(e, u);
         mask_edges(e, u);
     }
-    for (int64_t r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows; r++) {
+        fetch_row(e, r);
         exp_line(e, r);
+    }
     for (int64_t r = 0, next; r < rows; r = next) {
         for (next = r + 1; next < rows && e->used[next] == e->used[r];)
             next++;
@@ -553,7 +553,7 @@ static void tile_dense(const struct kern_tile *t, const struct kern_kv *kv, int6
     }
     for (; b < block1; b++)
         push(&e, (int32_t)b, all_rows(t->rows));
-    finish(&e);
+    flush(&e);
 }
 
 static void tile_blocks(const struct kern_tile *t, const struct kern_kv *kv, const int32_t *block, const uint64_t *mask, int64_t n)
@@ -568,7 +568,7 @@ static void tile_blocks(const struct kern_tile *t, const struct kern_kv *kv, con
             e.next[what] = e.next[what] > i + AHEAD ? e.next[what] : i + AHEAD;
         push(&e, block[i], mask ? mask[i] & all : all);
     }
-    finish(&e);
+    flush(&e);
 }
 
 /* Rows of list i of a gathered tile. */
@@ -615,19 +615,24 @@ static void tile_gather(const struct kern_tile *t, const struct kern_kv *kv, con
         }
         push(&e, next, mask);
     }
-    finish(&e);
+    flush(&e);
 }
 
 static void tile_end(const struct kern_tile *t, float *lse)
 {
     for (int64_t r = 0; r < t->rows; r++) {
+        const float *o = t->o + r * t->dim;
+        float *to = t->to ? t->to[r] : t->o + r * t->dim;
+        vf sum = vload(tile_lanes(t) + r * KERN_KB);
+        for (int u = 1; u < VB; u++)
+            sum = vadd(sum, vload(tile_lanes(t) + r * KERN_KB + u * W));
+        t->l[r] = vsum(sum);
         bool none = t->l[r] == 0;
-        float *o = t->o + r * t->dim;
         vf by = vset1(none ? 0 : 1 / t->l[r]);
         int64_t i = 0;
         for (; i + W <= t->dim; i += W)
-            vstore(o + i, none ? vzero() : vmul(vload(o + i), by));
-        vstore_n(o + i, none ? vzero() : vmul(vload_n(o + i, t->dim - i), by), t->dim - i);
+            vstore(to + i, none ? vzero() : vmul(vload(o + i), by));
+        vstore_n(to + i, none ? vzero() : vmul(vload_n(o + i, t->dim - i), by), t->dim - i);
         if (lse)
             lse[r] = none ? -INFINITY : t->m[r] + logf(t->l[r]);
     }

@@ -110,8 +110,10 @@ void ref_tile_end(const struct kern_tile *t, float *lse)
 {
     for (int64_t r = 0; r < t->rows; r++) {
         bool none = t->l[r] == 0;
+        const float *o = t->o + r * t->dim;
+        float *to = t->to ? t->to[r] : t->o + r * t->dim;
         for (int64_t i = 0; i < t->dim; i++)
-            t->o[r * t->dim + i] = none ? 0.0F : t->o[r * t->dim + i] / t->l[r];
+            to[i] = none ? 0.0F : o[i] / t->l[r];
         if (lse)
             lse[r] = none ? -INFINITY : t->m[r] + logf(t->l[r]);
     }

@@ -16,12 +16,12 @@
 /* Tiles that share what they load of keys and values, and the bytes of a part that they go over in turn: with the tiles' own
  * rows and the part that comes next it has to stay in a core's second-level cache. The first part is short, since nobody has
  * asked for it before, and each is twice the one before it. */
-enum { MOST_TILES = 4, PART_BYTES = 512 << 10, FIRST_PART = 8 };
+enum { MOST_TILES = 4, PART_BYTES = 256 << 10, FIRST_PART = 16 };
 
 struct tiling {
     int64_t group, per_tile, tokens; /* query heads of a KV head, of a tile; tokens of a tile */
     int64_t subs, first, n;          /* tiles side by side in a group; first token tile; token tiles */
-    int64_t run, part;               /* token tiles of an item; blocks of a part. No bit depends on them */
+    int64_t run, part, threads;      /* token tiles of an item; blocks of a part. No bit depends on them */
 };
 
 static int64_t max64(int64_t a, int64_t b)
@@ -53,6 +53,8 @@ static struct tiling tiling(const struct attn_shape *s, int64_t pos, int64_t n)
 /* One thread's room. */
 struct room {
     float *q, *o, *m, *l, *lse;
+    float *to[KERN_MAX_ROWS];         /* the rows of the call's output, */
+    const float *soon[KERN_MAX_ROWS]; /* and the queries that this thread is likely to come to next */
     int64_t *begin, *end;
     void *kern;
 };
@@ -105,6 +107,26 @@ static struct item item_at(const struct tiling *t, int64_t i)
     return it;
 }
 
+static int64_t offset(const struct attn_call *c, const struct item *it, int64_t token)
+{
+    return ((token - c->pos) * c->shape->heads + it->h0) * c->shape->dim;
+}
+
+/* Tile x of this item, and of the one that is likely to be the thread's next. */
+static void point(const struct attn_call *c, const struct tiling *t, int64_t i, int64_t x, struct room *r, struct span *s)
+{
+    struct item it = item_at(t, i), next = item_at(t, max64(0, i - t->threads));
+    int64_t dim = c->shape->dim, rows = 0, there = (next.first + min64(x, next.n - 1)) * t->tokens;
+    for (int64_t p = s->t0; p < s->t1; p++, there++) {
+        int64_t token = max64(c->pos, min64(there, c->pos + c->n - 1));
+        for (int64_t h = 0; h < it.heads; h++, rows++) {
+            r->to[rows] = c->out + offset(c, &it, p) + h * dim;
+            r->soon[rows] = c->q + offset(c, &next, token) + min64(h, next.heads - 1) * dim;
+        }
+    }
+    s->kt.to = r->to, s->kt.soon = r->soon;
+}
+
 /* Gathers the rows of one tile. */
 static void begin(const struct attn_call *c, const struct tiling *t, const struct item *it, int64_t tile, const struct room *r,
                   struct span *s)
@@ -113,7 +135,7 @@ static void begin(const struct attn_call *c, const struct tiling *t, const struc
     int64_t dim = shape->dim, rows = 0, window = shape->window;
     s->t0 = max64(tile * t->tokens, c->pos), s->t1 = min64((tile + 1) * t->tokens, c->pos + c->n);
     for (int64_t p = s->t0; p < s->t1; p++) {
-        const float *q = c->q + ((p - c->pos) * shape->heads + it->h0) * dim;
+        const float *q = c->q + offset(c, it, p);
         for (int64_t h = 0; h < it->heads; h++, rows++) {
             for (int64_t i = 0; i < dim; i++)
                 r->q[rows * dim + i] = q[h * dim + i] * shape->scale;
@@ -130,27 +152,23 @@ static void begin(const struct attn_call *c, const struct tiling *t, const struc
     c->kern->tile_begin(&s->kt);
 }
 
-/* Divides by the sums and puts the rows where they belong. */
+/* Divides by the sums. */
 static void end(const struct attn_call *c, const struct item *it, const struct room *r, const struct span *s)
 {
-    int64_t dim = c->shape->dim;
     c->kern->tile_end(&s->kt, c->lse ? r->lse : NULL);
-    for (int64_t p = s->t0; p < s->t1; p++) {
-        int64_t at = (p - c->pos) * c->shape->heads + it->h0, row = (p - s->t0) * it->heads;
-        memcpy(c->out + at * dim, r->o + row * dim, (size_t)(it->heads * dim) * sizeof(float));
-        if (c->lse)
-            memcpy(c->lse + at, r->lse + row, (size_t)it->heads * sizeof(float));
-    }
+    for (int64_t p = s->t0; p < s->t1 && c->lse; p++)
+        memcpy(c->lse + offset(c, it, p) / c->shape->dim, r->lse + (p - s->t0) * it->heads, (size_t)it->heads * sizeof(float));
 }
 
 /* Item i of the call: its tiles go over the key blocks together, part by part, so that a part comes from far once. */
-static void one_item(const struct attn_call *c, const struct tiling *t, int64_t i, const struct room *r)
+static void one_item(const struct attn_call *c, const struct tiling *t, int64_t i, struct room *r)
 {
     struct item it = item_at(t, i);
     struct span s[MOST_TILES];
     int64_t first = INT64_MAX, last = 0;
     for (int64_t x = 0; x < it.n; x++) {
         begin(c, t, &it, it.first + x, &r[x], &s[x]);
+        point(c, t, i, x, &r[x], &s[x]);
         first = min64(first, s[x].from), last = max64(last, s[x].to);
     }
     for (int64_t b = first, n = min64(FIRST_PART, t->part), next; b < last; b += n, n = next) {
@@ -183,6 +201,7 @@ static int run(struct attn_call *c)
     int64_t items = (t.n + t.run - 1) / t.run * s->kv_heads * t.subs;
     size_t mark = arena_mark(c->step), each = room_bytes(s->dim);
     int threads = attn_threads((double)(s->heads * s->dim) * pairs(s, c->pos, c->n), items);
+    t.threads = threads;
     unsigned char *rooms = arena_alloc(c->step, threads * t.run, each);
     if (!rooms)
         return ERR_NOMEM;

@@ -376,6 +376,33 @@ static void whole_panels_equal_plain_softmax_and_listed_blocks(void)
     }
 }
 
+/* Rows in another order, sent to where they belong; hints change nothing. */
+static void rows_go_where_they_are_sent(void)
+{
+    EACH_PROBLEM(below(MAX_KEYS - 1) + 1, below(MAX_ROWS) + 1)
+    {
+        float *to[MAX_ROWS];
+        const float *soon[MAX_ROWS];
+        dense(&a, 0, p.rows, 0);
+        paint(&b);
+        struct result *away = calloc(1, sizeof *away);
+        for (int64_t r = 0; r < p.rows; r++) {
+            to[r] = b.o + (p.rows - 1 - r) * p.d;
+            soon[r] = p.q;
+        }
+        struct kern_tile t = tile(away, 0, p.rows);
+        t.to = to, t.soon = soon, t.ahead1 = n_blocks();
+        kern.tile_begin(&t);
+        kern.tile_dense(&t, &p.kv, 0, n_blocks());
+        kern.tile_end(&t, b.lse);
+        for (int64_t r = 0; r < p.rows; r++)
+            T_CHECK(memcmp(to[r], a.o + r * p.d, (size_t)p.d * sizeof(float)) == 0);
+        T_CHECK(memcmp(a.lse, b.lse, (size_t)p.rows * sizeof(float)) == 0);
+        free(away);
+        teardown();
+    }
+}
+
 /* e^x 2^-12 of 64 scores a call: key 0 has score 8 and value 0, key 1 score x and value 1. */
 static void exponentials_are_within_two_ulp(void)
 {
@@ -554,6 +581,7 @@ int main(int argc, char **argv)
     T_RUN(a_later_key_changes_no_bit_before_it);
     T_RUN(all_blocks_selected_equals_dense_to_the_bit);
     T_RUN(whole_panels_equal_plain_softmax_and_listed_blocks);
+    T_RUN(rows_go_where_they_are_sent);
     T_RUN(exponentials_are_within_two_ulp);
     T_RUN(masked_blocks_and_gathered_lists_equal_plain_softmax);
     T_RUN(half_blocks_equal_plain_softmax);
