@@ -27,6 +27,7 @@ struct pass { /* one run, as its helpers see it */
 struct slice { /* the chunk's rows at .. at+n-1, which one thread works on, or all threads on the whole */
     int64_t at, n;
     bool whole;
+    int64_t room; /* first of its rows where each thread has slice_rows of its own */
     void *scratch;
     double linear_s;
 };
@@ -146,19 +147,13 @@ static void norm(const struct pass *p, float *y, const float *x, const float *w,
     }
 }
 
-/* Rows of a slice: y = x W^T, or += with accumulate. */
+/* Rows of a slice, x and y from its first on: y = x W^T, or += with accumulate. */
 static void linear(const struct pass *p, struct slice *s, const struct kern_mat *w, const float *x, int64_t ldx, float *y,
                    bool accumulate)
 {
     double t0 = timer_now();
-    struct kern_linear c = {.w = w,
-                            .x = x + s->at * ldx,
-                            .m = s->n,
-                            .ldx = ldx,
-                            .y = y + s->at * w->out,
-                            .ldy = w->out,
-                            .accumulate = accumulate,
-                            .scratch = s->scratch};
+    struct kern_linear c = {
+        .w = w, .x = x, .m = s->n, .ldx = ldx, .y = y, .ldy = w->out, .accumulate = accumulate, .scratch = s->scratch};
     kern_linear(p->m->kern, &c);
     s->linear_s += timer_now() - t0;
 }
@@ -194,7 +189,7 @@ static void split_qkv(const struct pass *p, const struct slice *s)
     int64_t q = p->q_dim, kv = p->kv_dim, wide = q + 2 * kv;
 #pragma omp parallel for if (s->n * wide > SMALL)
     for (int64_t i = s->at; i < s->at + s->n; i++) {
-        float *row = w->qkv + i * wide;
+        float *row = w->qkv + (s->room + i - s->at) * wide;
         if (p->l->qkv_b)
             p->m->kern->add(row, p->l->qkv_b, wide);
         memcpy(w->q + i * q, row, (size_t)q * sizeof(float));
@@ -313,6 +308,7 @@ static void each_slice(const struct pass *p, void (*part)(const struct pass *p, 
         int thread = omp_get_thread_num();
         struct slice s = {.at = p->rows * i / slices, .scratch = p->w.scratch + (size_t)thread * p->w.scratch_each};
         s.n = p->rows * (i + 1) / slices - s.at;
+        s.room = thread * p->w.slice_rows;
         part(p, &s);
         if (thread == 0) /* one thread's time stands for all; waiting for the others counts as the rest */
             linear_s += s.linear_s;
@@ -331,7 +327,7 @@ static void before_attention(const struct pass *p, struct slice *s)
     norm(p, p->w.xn + s->at * hidden, residual(p, s), p->l->norm1_w, p->l->norm1_b, s->n);
     if (p->m->shape.parallel)
         norm(p, p->w.xn2 + s->at * hidden, residual(p, s), p->l->norm2_w, p->l->norm2_b, s->n);
-    linear(p, s, &p->l->qkv, p->w.xn, hidden, p->w.qkv, false);
+    linear(p, s, &p->l->qkv, p->w.xn + s->at * hidden, hidden, p->w.qkv + s->room * p->l->qkv.out, false);
     split_qkv(p, s);
 }
 
@@ -339,7 +335,7 @@ static void before_attention(const struct pass *p, struct slice *s)
 static void project(const struct pass *p, struct slice *s, const struct kern_mat *w, const float *y, int64_t ldy, bool first)
 {
     bool sums = p->m->cut.sums;
-    linear(p, s, w, y, ldy, sums ? p->w.sum : p->f->x + p->row * p->m->shape.hidden, !sums || !first);
+    linear(p, s, w, y + s->at * ldy, ldy, sums ? p->w.sum + s->at * w->out : residual(p, s), !sums || !first);
 }
 
 static void add_sums(const struct pass *p)
@@ -422,7 +418,7 @@ static void mlp(const struct pass *p, struct slice *s)
         both_products(p, s, x);
         return;
     }
-    linear(p, s, &p->l->up, x, hidden, p->w.up, false);
+    linear(p, s, &p->l->up, x + s->at * hidden, hidden, p->w.up + s->at * p->up_dim, false);
     activate_rows(p, s);
     project(p, s, &p->l->down, p->w.up, p->up_dim, !parallel);
 }

@@ -73,11 +73,24 @@ static size_t linear_scratch(const struct model *m, int64_t rows)
     return most;
 }
 
+/* A slice is never longer. */
+static int64_t longest_slice(int64_t rows)
+{
+    return min64(rows, (int64_t)2 * SLICE);
+}
+
+/* Rows of what a slice alone uses: each thread's own, which stay in its cache, and at least those of a last and thin chunk. */
+static int64_t slice_rows(const struct model *m, struct work *w, int64_t rows)
+{
+    w->slice_rows = longest_slice(rows);
+    return work_slices(m, rows) > 0 ? max_threads() * max64(w->slice_rows, THIN) : rows;
+}
+
 /* Room of the products: for each thread's slices, or for all rows where threads share them, as in a last and thin chunk. */
 static size_t take_scratch(struct arena *to, const struct model *m, struct work *w, int64_t rows)
 {
     const struct model_layer *l = &m->layer[0];
-    int64_t threads = max_threads(), most = min64(rows, (int64_t)2 * SLICE); /* a slice is never longer */
+    int64_t threads = max_threads(), most = longest_slice(rows);
     bool slices = work_slices(m, rows) > 0;
     size_t all = linear_scratch(m, slices ? min64(rows, threads * THIN) : rows), each = 0;
     if (slices) {
@@ -105,7 +118,7 @@ size_t work_take(struct arena *to, const struct model *m, struct work *w, int64_
     size_t layer = 0;
     size_t n = floats(to, &w->cs, half > 0, tokens * half) + floats(to, &w->sn, half > 0, tokens * half);
     n += floats(to, &w->xn, true, rows * s->hidden) + floats(to, &w->xn2, s->parallel, rows * s->hidden);
-    n += floats(to, &w->qkv, true, rows * (q + 2 * kv));
+    n += floats(to, &w->qkv, true, slice_rows(m, w, rows) * (q + 2 * kv));
     n += floats(to, &w->q, true, rows * q) + floats(to, &w->q0, raw, rows * q);
     n += floats(to, &w->k, true, rows * kv) + floats(to, &w->k0, raw, rows * kv) + floats(to, &w->v, true, rows * kv);
     n += floats(to, &w->att, true, rows * q) + floats(to, &w->up, true, wide_rows(m, rows) * m->layer[0].up.out);

@@ -7,7 +7,7 @@
 struct work {               /* a chunk's activations; NULL where the architecture has no use for them */
     float *cs, *sn;         /* (tokens, rot/2) angles of every row */
     float *xn, *xn2;        /* (rows, D) normed input; of the parallel mlp */
-    float *qkv;             /* (rows, H d + 2 G d) as the product leaves it */
+    float *qkv;             /* (H d + 2 G d) a row as the product leaves it: of a chunk, or slice_rows for each thread's slice */
     float *q, *q0;          /* (rows, H, d) rotated; before */
     float *k, *k0, *v;      /* (rows, G, d) */
     float *att;             /* (rows, H, d) */
@@ -15,6 +15,7 @@ struct work {               /* a chunk's activations; NULL where the architectur
     float *sum;             /* (rows, D) partial results of this rank, when several add up */
     unsigned char *scratch; /* of the products, scratch_each bytes a slice */
     size_t scratch_each;
+    int64_t slice_rows;   /* the most rows that a slice has */
     struct kern_kv *kv;   /* (G,) of one layer, without caches */
     unsigned char *state; /* of one layer, without caches */
 };
