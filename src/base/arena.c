@@ -31,33 +31,48 @@ enum { ARENA_FILL = 1 };
 enum { ARENA_FILL = 0 };
 #endif
 
+enum { HUGE = 2 << 20 };
+
 static size_t round_up(size_t n, size_t to)
 {
     return (n + to - 1) / to * to;
 }
 
-int arena_open(struct arena *a, const char *name, size_t cap)
+static int reserve(struct arena *a, const char *name, size_t cap, bool filled)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     *a = (struct arena){.name = name};
     if (cap > (size_t)1 << 46)
         return err_set(ERR_NOMEM, "arena %s: %zu bytes is beyond any machine", name, cap);
     cap = round_up(cap ? cap : 1, page);
-    void *p = mmap(NULL, cap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /* The system begins at a huge page's boundary where whole ones are asked for. */
+    size_t whole = round_up(cap, HUGE), reserved = filled && whole - cap <= cap / 4 ? whole : cap;
+    void *p = mmap(NULL, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return err_set(ERR_NOMEM, "arena %s: cannot reserve %zu bytes: %s", name, cap, strerror(errno));
-    madvise(p, cap, MADV_HUGEPAGE); /* a hint; refusal costs only speed */
+    madvise(p, reserved, MADV_HUGEPAGE); /* a hint; refusal costs only speed */
     a->base = p;
     a->cap = cap;
+    a->reserved = reserved;
     POISON(p, cap);
     return ERR_OK;
+}
+
+int arena_open(struct arena *a, const char *name, size_t cap)
+{
+    return reserve(a, name, cap, false);
+}
+
+int arena_open_filled(struct arena *a, const char *name, size_t cap)
+{
+    return reserve(a, name, cap, true);
 }
 
 void arena_close(struct arena *a)
 {
     if (a->base) {
         UNPOISON(a->base, a->cap);
-        munmap(a->base, a->cap);
+        munmap(a->base, a->reserved);
     }
     *a = (struct arena){0};
 }

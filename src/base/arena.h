@@ -14,14 +14,17 @@ struct arena {
     const char *name;    /* named in errors: "run", "step", ... */
     unsigned char *base; /* page aligned */
     size_t cap, used, peak;
-    bool keep;    /* what lies there is meant: allocations neither fill nor clear, and may be of read-only memory */
-    long fail_in; /* tests: the fail_in-th allocation from now fails; 0: never */
+    size_t reserved; /* address space that arena_close gives back, cap or more */
+    bool keep;       /* what lies there is meant: allocations neither fill nor clear, and may be of read-only memory */
+    long fail_in;    /* tests: the fail_in-th allocation from now fails; 0: never */
 };
 
 enum { ARENA_ALIGN = 64 };
 
 /* Reserves cap bytes of address space (rounded up to pages); memory is used only when touched. ERR_NOMEM. */
 int arena_open(struct arena *a, const char *name, size_t cap);
+/* The same where most of it is going to be touched: in huge pages from the first byte on, at a quarter more memory at most. */
+int arena_open_filled(struct arena *a, const char *name, size_t cap);
 void arena_close(struct arena *a); /* a zeroed arena is fine */
 
 /* An arena in memory of somebody else, who gives it back: not for arena_close, nor for arena_trim. */

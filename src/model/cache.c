@@ -60,7 +60,7 @@ int model_cache_open(struct model_cache **out, struct model *m, int64_t max)
         return max > 0 ? err_set(ERR_NOMEM, "no memory for a key/value cache")
                        : err_set(ERR_ARG, "a key/value cache needs at least one token");
     *c = (struct model_cache){.model = m, .method = m->method, .max = max, .state_each = cache_state_bytes(m, max)};
-    int rc = arena_open(&c->arena, "cache", model_cache_bytes(m, max));
+    int rc = arena_open_filled(&c->arena, "cache", model_cache_bytes(m, max));
     int64_t n = m->shape.layers * m->cut.kv.n;
     int64_t each = (int64_t)kv_bytes(m, max);
     if (!rc)
