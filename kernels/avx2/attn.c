@@ -4,8 +4,9 @@
 
 #define TILE_DOT 0
 #define VDOT(acc, k, q) (acc) /* not there */
+#include "kernels/simd_dense.h"
 #include "kernels/simd_half.h"
-#include "kernels/simd_tile.h"
+#include "kernels/simd_sparse.h"
 
 extern const struct kern_table kern_avx2_attn;
 

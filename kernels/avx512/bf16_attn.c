@@ -5,8 +5,9 @@
 #define TILE_DOT 1
 #define VDOT(acc, k, q) _mm512_dpbf16_ps(acc, (__m512bh)(k), (__m512bh)(q))
 #define STORE_BF16(p, x) _mm256_storeu_si256((__m256i *)(p), (__m256i)_mm512_cvtneps_pbh(x))
+#include "kernels/simd_dense.h"
 #include "kernels/simd_half.h"
-#include "kernels/simd_tile.h"
+#include "kernels/simd_sparse.h"
 
 extern const struct kern_table kern_avx512bf16;
 
