@@ -35,7 +35,7 @@ struct kern_tile {
     const float *q;           /* (rows, dim) already scaled by the softmax scale (1/sqrt(d)) */
     const int64_t *end;       /* (rows,) */
     const int64_t *begin;     /* (rows,) or NULL: 0 */
-    float *o, *m, *l;         /* (rows, dim) unnormalised output; (rows,) maximum, see below; (rows,) sum */
+    float *o, *m, *l;         /* (rows, dim) unnormalised output; (rows,) maximum, see above; (rows,) sum, there after tile_end */
     void *scratch;            /* kern_tile_scratch() bytes, 64-byte aligned; keeps state from tile_begin to tile_end */
     float *const *to;         /* (rows,) where tile_end writes each row's dim numbers; NULL: they stay in o */
     const float *const *soon; /* (rows,), a hint: dim numbers each that the caller reads soon; or NULL */

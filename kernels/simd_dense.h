@@ -5,19 +5,26 @@
 
 #include "kernels/simd_tile.h"
 
+/* Rows r0 .. r1-1 and n blocks from `block` on, which are at slot `at` of their lines. */
+static struct run *set_run(struct engine *e, int64_t r0, int64_t r1, int64_t block, int64_t n, int64_t at)
+{
+    struct run *u = &e->run[0];
+    u->rows = r1 - r0, u->n = n;
+    u->beside = true;
+    for (int64_t i = 0; i < u->rows; i++)
+        u->row[i] = (uint8_t)(r0 + i), u->slot[i] = (uint8_t)at;
+    for (int64_t b = 0; b < n; b++)
+        u->block[b] = (int32_t)(block + b);
+    return u;
+}
+
 /* Whole panels that every row sees all of, block .. block1: one run each, nothing to look up. Returns where it stops. */
 static int64_t whole_panels(struct engine *e, int64_t block, int64_t block1)
 {
-    struct run *u = &e->run[0];
-    u->rows = e->t->rows;
-    u->beside = true;
-    for (int64_t r = 0; r < u->rows; r++)
-        u->row[r] = (uint8_t)r, u->slot[r] = 0;
+    int64_t rows = e->t->rows;
     for (; block + TILE_PANEL <= block1 && (block + TILE_PANEL) * KERN_KB <= e->min_end; block += TILE_PANEL) {
-        for (int b = 0; b < TILE_PANEL; b++)
-            u->block[b] = (int32_t)(block + b);
-        u->n = TILE_PANEL;
-        memset(e->used, TILE_PANEL, (size_t)u->rows);
+        set_run(e, 0, rows, block, TILE_PANEL, 0);
+        memset(e->used, TILE_PANEL, (size_t)rows);
         e->n_runs = 1;
         flush(e);
     }
@@ -31,19 +38,6 @@ static bool causal(const struct engine *e, int64_t block)
     for (int64_t r = 1; r < e->t->rows; r++)
         ascend = ascend && e->t->end[r] >= e->t->end[r - 1];
     return ascend;
-}
-
-/* Rows r0 .. r1-1 and n blocks from `block` on, which are at slot `at` of their lines. */
-static struct run *set_run(struct engine *e, int64_t r0, int64_t r1, int64_t block, int64_t n, int64_t at)
-{
-    struct run *u = &e->run[0];
-    u->rows = r1 - r0, u->n = n;
-    u->beside = true;
-    for (int64_t i = 0; i < u->rows; i++)
-        u->row[i] = (uint8_t)(r0 + i), u->slot[i] = (uint8_t)at;
-    for (int64_t b = 0; b < n; b++)
-        u->block[b] = (int32_t)(block + b);
-    return u;
 }
 
 /* Where row r ends up, and what the caller reads soon. */

@@ -210,7 +210,7 @@ static int run(struct attn_call *c)
         struct room r[MOST_TILES];
         for (int64_t x = 0; x < t.run; x++)
             r[x] = room_at(rooms + (size_t)(omp_get_thread_num() * t.run + x) * each, s->dim);
-            /* Later tiles see more keys: hand the long ones out first. */
+            /* Head after head, so that threads find its keys in cache; later tiles see more keys: hand its long ones out first. */
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < items; i++)
             one_item(c, &t, items - 1 - i, r);

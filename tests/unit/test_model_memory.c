@@ -79,6 +79,21 @@ static void a_pass_takes_what_is_announced(void)
     model_close(m);
 }
 
+/* Room up to the next huge page is reserved, not given: an account that is too small shows. */
+static void a_filled_arena_gives_what_was_asked_for(void)
+{
+    struct arena a;
+    int64_t bytes = (7 << 20) + 8192;
+    T_EQ(arena_open_filled(&a, "filled", (size_t)bytes), ERR_OK);
+    unsigned char *all = arena_alloc(&a, bytes, 1);
+    T_CHECK(all != NULL);
+    if (all)
+        all[0] = all[bytes - 1] = 1;
+    T_CHECK(arena_alloc(&a, 1, 1) == NULL);
+    arena_close(&a);
+    T_CHECK(a.base == NULL);
+}
+
 int main(int argc, char **argv)
 {
     t_start(&argc, &argv);
@@ -87,6 +102,7 @@ int main(int argc, char **argv)
     T_RUN(layers_add_nothing);
     T_RUN(length_adds_in_proportion);
     T_RUN(a_pass_takes_what_is_announced);
+    T_RUN(a_filled_arena_gives_what_was_asked_for);
     rmdir(folder);
     return t_done();
 }
