@@ -199,6 +199,9 @@ struct kern_table {
     void (*list_scores)(const struct kern_list *c);
     void (*list_mix)(const struct kern_list *c);
 
+    /* few rows as gemm wants them: input i of row r of x (rows, n; ldx) to number r of line i of `to` (numbers, rows); for bf16
+     * weights rounded, and an odd n filled up by zeros to a whole step */
+    void (*interleave)(float *to, const float *x, int64_t ldx, int64_t rows, int64_t n, enum kern_dtype t);
     /* linear layers, see struct kern_gemm; one thread's share */
     void (*gemm)(const struct kern_gemm *g);
 

@@ -80,22 +80,12 @@ size_t kern_linear_scratch(const struct kern_mat *w, int64_t m)
                             : rows_bytes(w, m < ROWS ? m : ROWS);
 }
 
-/* Inputs i0 .. of the few rows, ROWS_CHUNK at most: number i of row r to to[i * m + r]. A chunk of all rows at a time: the lines
- * that they share stay in the first-level cache. */
+/* Inputs i0 .. of the few rows, ROWS_CHUNK at most. */
 static void interleave_chunk(const struct kern_table *k, const struct kern_linear *c, int64_t i0)
 {
-    int64_t in = c->w->in, n = in - i0 < ROWS_CHUNK ? in - i0 : ROWS_CHUNK, inputs = n;
-    bool half = c->w->dtype == KERN_BF16;
-    float part[ROWS_CHUNK + 1], *to = (float *)c->scratch + (half && k->has_bf16_dot ? i0 / 2 : i0) * c->m;
-    for (int64_t r = 0; r < c->m; r++) {
-        const float *from = c->x + r * c->ldx + i0;
-        if (half) {
-            n = rows_round(k, part, from, inputs);
-            from = part;
-        }
-        for (int64_t j = 0; j < n; j++)
-            memcpy(&to[j * c->m + r], from + j, sizeof *to); /* a pair of bf16 is no float */
-    }
+    int64_t n = c->w->in - i0 < ROWS_CHUNK ? c->w->in - i0 : ROWS_CHUNK,
+            at = c->w->dtype == KERN_BF16 && k->has_bf16_dot ? i0 / 2 : i0;
+    k->interleave((float *)c->scratch + at * c->m, c->x + i0, c->ldx, c->m, n, c->w->dtype);
 }
 
 /* The rows of w that are wanted. */
@@ -132,8 +122,8 @@ void kern_mat_touch(struct kern_mat *w)
     }
 }
 
-/* Few rows, interleaved in scratch, times the blocks of `b`. */
-static void multiply_few(const struct kern_table *k, const struct kern_linear *c, struct span b)
+/* Few rows, interleaved in scratch, times the blocks of `b`; the thread is likely to go on with the `likely` ones after them. */
+static void multiply_few(const struct kern_table *k, const struct kern_linear *c, struct span b, int64_t likely)
 {
     struct kern_gemm g = {.dtype = c->w->dtype,
                           .rows = c->m,
@@ -143,6 +133,8 @@ static void multiply_few(const struct kern_table *k, const struct kern_linear *c
                           .w_stride = rows_steps(c->w),
                           .block0 = b.begin,
                           .block1 = b.end,
+                          .ahead = (const float *)c->w->data + b.end * rows_steps(c->w) * KERN_KB,
+                          .ahead_blocks = likely,
                           .y = c->y,
                           .ldy = c->ldy,
                           .col0 = first_row(c),
@@ -151,19 +143,29 @@ static void multiply_few(const struct kern_table *k, const struct kern_linear *c
     k->gemm(&g);
 }
 
-/* Blocks of each thread's part that are taken. */
+/* Blocks of each thread's part that are taken; each in a cache line of its own. */
 struct taken {
-    int64_t n[STEALERS];
+    _Alignas(64) int64_t n;
 };
+
+/* Of so many blocks that are left: fewer towards the end, so that nobody waits long for the last. */
+static int64_t next_take(int64_t left, int64_t pass)
+{
+    int64_t take = left / 4 / pass * pass;
+    return take < pass ? pass : take > STREAM ? STREAM : take;
+}
+
+static int parts_of(int threads)
+{
+    return threads < STEALERS ? threads : STEALERS;
+}
 
 /* Each thread reads the weights that it has touched first, and then helps those that are held up. */
 static void few_rows(const struct kern_table *k, const struct kern_linear *c, struct taken *t)
 {
     int64_t first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
-    int threads = omp_get_num_threads(), me = omp_get_thread_num(), parts = threads < STEALERS ? threads : STEALERS;
+    int me = omp_get_thread_num(), parts = parts_of(omp_get_num_threads());
     int64_t pass = c->m <= 4 ? 4 : c->m <= 8 ? 2 : 1; /* blocks that a kernel takes at once */
-    int64_t take = (last - first) / 8 / parts / pass * pass;
-    take = take < pass ? pass : take > STREAM ? STREAM : take;
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < c->w->in; i += ROWS_CHUNK)
         interleave_chunk(k, c, i);
@@ -171,15 +173,19 @@ static void few_rows(const struct kern_table *k, const struct kern_linear *c, st
         int whose = (me + i) % parts;
         struct span all = part_of(first, last, whose, parts);
         for (int64_t at = 0; all.begin + at < all.end;) {
+            int64_t take;
+#pragma omp atomic read
+            at = t[whose].n;
+            take = next_take(all.end - all.begin - at, pass);
 #pragma omp atomic capture
             {
-                at = t->n[whose];
-                t->n[whose] += take;
+                at = t[whose].n;
+                t[whose].n += take;
             }
             struct span b = {all.begin + at, all.begin + at + take};
             b.end = b.end < all.end ? b.end : all.end;
             if (b.begin < b.end)
-                multiply_few(k, c, b);
+                multiply_few(k, c, b, all.end - b.end);
         }
     }
 }
@@ -249,12 +255,14 @@ static void many_rows(const struct kern_table *k, const struct kern_linear *c, s
 void kern_linear(const struct kern_table *k, const struct kern_linear *c)
 {
     int64_t columns = last_row(c) - first_row(c);
-    struct taken t = {{0}};
+    struct taken t[STEALERS];
     struct items items;
+    for (int i = 0; i < parts_of(omp_get_max_threads()); i++)
+        t[i].n = 0;
 #pragma omp parallel if (c->m * c->w->in * columns > SERIAL)
     {
         if (c->m <= KERN_NARROW)
-            few_rows(k, c, &t);
+            few_rows(k, c, t);
         else
             many_rows(k, c, &items);
     }

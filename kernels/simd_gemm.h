@@ -20,6 +20,7 @@ enum {
 };
 #define GEMM_UNROLL _Pragma("GCC unroll 32")
 #ifdef STEP_BF16
+#define BF16_PAIRS
 enum { BF16_PARTS = 1 };
 #define BF16_PART(h, w) (w)
 #else
@@ -74,30 +75,41 @@ INL void micro_bf16(const int mr, const int nb, const struct micro *c) { GEMM_BO
 /* ---- few rows: each number of all rows lies beside the others', and weights come from memory. One row has but one chain of
  * additions a block: several blocks at once hide its latency. The hardware follows their streams, but begins anew at each
  * page: lines are asked for SOON steps before. From FETCH rows on there is time to fetch the next blocks into the second-level
- * cache while these are multiplied, a line a step ---- */
+ * cache while these are multiplied: line by line, but where steps are LONG the hardware keeps up within a page and is shown
+ * the first lines of each alone, which leaves the core's own requests to what it needs at once ---- */
 
-enum { FETCH = 5, SOON = 32 };
+enum { FETCH = 5, LONG = 17, SOON = 32, PAGE = 64, STARTS = 4 }; /* rows; vector multiply-adds and lines; lines of a page */
 
 struct narrow {
     const float *x; /* of the first row */
     int64_t x_step, steps;
     const float *w[GEMM_MOST], *ahead[GEMM_MOST];
-    int n_ahead;
-    float *y[GEMM_ROOM][GEMM_MOST];
+    float *y;
+    int64_t ldy; /* as in struct micro */
     bool add;
 };
 
 #define NARROW_BODY(STEP, PARTS, PART)                                                                                             \
-    const float *x = c->x, *w[GEMM_MOST];                                                                                          \
+    const float *x = c->x, *w[GEMM_MOST], *ahead[GEMM_MOST];                                                                       \
+    uintptr_t line[GEMM_MOST]; /* of ahead, in its page */                                                                         \
+    const int64_t steps = c->steps, x_step = c->x_step, ldy = c->ldy;                                                              \
     vf acc[GEMM_ROOM][GEMM_MOST * GEMM_VB];                                                                                        \
-    GEMM_UNROLL for (int b = 0; b < nb; b++) w[b] = c->w[b];                                                                       \
+    GEMM_UNROLL for (int b = 0; b < nb; b++)                                                                                       \
+    {                                                                                                                              \
+        w[b] = c->w[b];                                                                                                            \
+        ahead[b] = c->ahead[b];                                                                                                    \
+        line[b] = (uintptr_t)ahead[b] / 64;                                                                                        \
+    }                                                                                                                              \
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) acc[r][i] =                        \
-        c->add ? vload(c->y[r][i / GEMM_VB] + i % GEMM_VB * W) : vzero();                                                          \
-    for (int64_t s = 0; s < c->steps; s++) {                                                                                       \
-        for (int a = 0; a < c->n_ahead; a++)                                                                                       \
-            __builtin_prefetch(c->ahead[a] + s * KERN_KB, 0, 2);                                                                   \
-        GEMM_UNROLL for (int b = 0; b < nb; b++) __builtin_prefetch(w[b] + (s + SOON) * KERN_KB, 0, 3);                            \
-        GEMM_UNROLL for (int h = 0; h < PARTS; h++, x += c->x_step)                                                                \
+        c->add ? vload(c->y + r * ldy + i * W) : vzero();                                                                          \
+    for (int64_t s = 0; s < steps; s++) {                                                                                          \
+        GEMM_UNROLL for (int b = 0; b < nb; b++)                                                                                   \
+        {                                                                                                                          \
+            if (mr >= FETCH && (mr * PARTS * GEMM_VB < LONG || (line[b] + (uintptr_t)s) % PAGE < STARTS))                          \
+                __builtin_prefetch(ahead[b] + s * KERN_KB, 0, 2);                                                                  \
+            __builtin_prefetch(w[b] + (s + (mr * PARTS * GEMM_VB < LONG ? SOON : 2 * SOON)) * KERN_KB, 0, 3);                      \
+        }                                                                                                                          \
+        GEMM_UNROLL for (int h = 0; h < PARTS; h++, x += x_step)                                                                   \
         {                                                                                                                          \
             vf wide[GEMM_MOST * GEMM_VB];                                                                                          \
             GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++) wide[i] =                                                           \
@@ -110,7 +122,7 @@ struct narrow {
         }                                                                                                                          \
     }                                                                                                                              \
     GEMM_UNROLL for (int r = 0; r < mr; r++) GEMM_UNROLL for (int i = 0; i < nb * GEMM_VB; i++)                                    \
-        vstore(c->y[r][i / GEMM_VB] + i % GEMM_VB * W, acc[r][i]);
+        vstore(c->y + r * ldy + i * W, acc[r][i]);
 
 /* clang-format off */
 INL void narrow_f32(const int mr, const int nb, const struct narrow *c) { NARROW_BODY(STEP_F32, 1, F32_PART) }
@@ -157,32 +169,32 @@ static struct part part_of(const struct kern_gemm *g, int64_t b, int nb)
     return p;
 }
 
-/* Blocks at the edge of the wanted columns go through a copy; few rows, where each block has outputs of its own. */
-struct edges {
-    float copy[GEMM_ROOM][GEMM_MOST][KERN_KB];
+/* Where a kernel's mr rows of nb blocks go: into y, or into a copy where a block is at the edge of the wanted columns. */
+struct outputs {
+    float *y, *into;
+    int64_t ldy, into_ld;
+    struct part p;
+    bool whole;
 };
 
-/* Where the outputs of row r, block b go. */
-static float *enter(const struct kern_gemm *g, struct edges *e, int64_t row, int r, int64_t block, int b)
+static struct outputs enter(const struct kern_gemm *g, int64_t r0, int mr, int64_t b0, int nb, float *copy, int64_t ld)
 {
-    struct part p = part_of(g, block, 1);
-    float *y = g->y + row * g->ldy + p.first, *copy = e->copy[r][b];
-    if (p.n == KERN_KB)
-        return y;
-    if (g->accumulate) {
-        memset(copy, 0, sizeof e->copy[r][b]);
-        memcpy(copy + p.skip, y, (size_t)p.n * sizeof(float));
+    struct outputs o = {.p = part_of(g, b0, nb), .ldy = g->ldy};
+    o.whole = o.p.n == nb * KERN_KB;
+    o.y = g->y + r0 * g->ldy + o.p.first;
+    o.into = o.whole ? o.y : copy;
+    o.into_ld = o.whole ? o.ldy : ld;
+    for (int r = 0; !o.whole && g->accumulate && r < mr; r++) {
+        memset(copy + r * ld, 0, (size_t)(nb * KERN_KB) * sizeof(float));
+        memcpy(copy + r * ld + o.p.skip, o.y + r * o.ldy, (size_t)o.p.n * sizeof(float));
     }
-    return copy;
+    return o;
 }
 
-static void leave(const struct kern_gemm *g, const struct edges *e, int64_t r0, int mr, int64_t b0, int nb)
+static void leave(const struct outputs *o, int mr)
 {
-    for (int b = 0; b < nb; b++) {
-        struct part p = part_of(g, b0 + b, 1);
-        for (int r = 0; r < mr && p.n < KERN_KB; r++)
-            memcpy(g->y + (r0 + r) * g->ldy + p.first, e->copy[r][b] + p.skip, (size_t)p.n * sizeof(float));
-    }
+    for (int r = 0; !o->whole && r < mr; r++)
+        memcpy(o->y + r * o->ldy, o->into + r * o->into_ld + o->p.skip, (size_t)o->p.n * sizeof(float));
 }
 
 /* Blocks of weights, or those that are likely to come next. */
@@ -198,9 +210,7 @@ static void rows_and_blocks(const struct kern_gemm *g, int64_t tile, int64_t til
     int64_t r0 = g->rows * tile / tiles, size = g->w_stride * KERN_KB, pace = 1;
     int mr = (int)(g->rows * (tile + 1) / tiles - r0);
     struct micro c = {.x = (const float *)g->x + r0 * g->ldx, .steps = g->steps, .add = g->accumulate};
-    struct part p = part_of(g, b0, nb);
-    bool whole = p.n == nb * KERN_KB;
-    float *y = g->y + r0 * g->ldy + p.first;
+    struct outputs o = enter(g, r0, mr, b0, nb, copy, GEMM_VECS * W);
     while (pace * tiles < KERN_KB)
         pace *= 2;
     bool fetch = tile * pace < KERN_KB && next.blocks > 0;
@@ -210,20 +220,21 @@ static void rows_and_blocks(const struct kern_gemm *g, int64_t tile, int64_t til
         if (fetch && b < next.blocks)
             c.ahead[b] = next.w + b * size + tile * pace * g->steps;
     }
-    c.y = whole ? y : copy;
-    c.ldy = whole ? g->ldy : GEMM_VECS * W;
-    if (!whole && g->accumulate) {
-        memset(copy, 0, sizeof copy);
-        for (int r = 0; r < mr; r++)
-            memcpy(copy + r * c.ldy + p.skip, y + r * g->ldy, (size_t)p.n * sizeof(float));
-    }
+    c.y = o.into;
+    c.ldy = o.into_ld;
     /* the next rows' outputs, which have long left the cache: they arrive while these rows are worked on */
-    for (int r = 0; whole && r < mr && r0 + mr + r < g->rows; r++)
+    for (int r = 0; o.whole && r < mr && r0 + mr + r < g->rows; r++)
         for (int b = 0; b < nb; b++)
-            __builtin_prefetch(y + (mr + r) * g->ldy + b * KERN_KB, 1);
+            __builtin_prefetch(o.y + (mr + r) * g->ldy + b * KERN_KB, 1);
     (g->dtype == KERN_BF16 ? micro_any_bf16 : micro_any_f32)(mr, nb, &c);
-    for (int r = 0; !whole && r < mr; r++)
-        memcpy(y + r * g->ldy, copy + r * c.ldy + p.skip, (size_t)p.n * sizeof(float));
+    leave(&o, mr);
+}
+
+/* The blocks after block b: those of the call, or those that are likely to come next. */
+static struct panel panel_after(const struct kern_gemm *g, int64_t b)
+{
+    struct panel next = {(const float *)g->w + b * g->w_stride * KERN_KB, g->block1 - b};
+    return next.blocks > 0 ? next : (struct panel){g->ahead, g->ahead_blocks};
 }
 
 static void wide(const struct kern_gemm *g)
@@ -231,32 +242,29 @@ static void wide(const struct kern_gemm *g)
     int64_t tiles = (g->rows + GEMM_ROWS - 1) / GEMM_ROWS;
     for (int64_t b = g->block0; b < g->block1;) {
         int nb = g->block1 - b < GEMM_VECS / GEMM_VB ? 1 : GEMM_VECS / GEMM_VB;
-        struct panel next = {(const float *)g->w + (b + nb) * g->w_stride * KERN_KB, g->block1 - b - nb};
-        if (next.blocks <= 0)
-            next = (struct panel){g->ahead, g->ahead_blocks};
+        struct panel next = panel_after(g, b + nb);
         for (int64_t tile = 0; tile < tiles; tile++)
             rows_and_blocks(g, tile, tiles, b, nb, next);
         b += nb;
     }
 }
 
-/* Each of the groups that the rows make up fetches its part of the next blocks. */
-static void narrow_rows(const struct kern_gemm *g, int64_t r0, int mr, int64_t b0, int nb)
+/* Rows r0 .. r0+mr-1 of the blocks b0 .. b0+nb-1; the first group of rows fetches the next ones. */
+static void narrow_rows(const struct kern_gemm *g, int64_t r0, int mr, int64_t b0, int nb, struct panel next)
 {
-    struct edges e;
+    float copy[GEMM_ROOM * GEMM_MOST * KERN_KB];
     struct narrow c = {.x = (const float *)g->x + r0, .x_step = g->rows, .steps = g->steps, .add = g->accumulate};
-    int64_t size = g->w_stride * KERN_KB, groups = (g->rows + GEMM_FEW - 1) / GEMM_FEW, group = r0 / GEMM_FEW;
+    struct outputs o = enter(g, r0, mr, b0, nb, copy, GEMM_MOST * KERN_KB);
+    int64_t size = g->w_stride * KERN_KB;
     for (int b = 0; b < nb; b++) {
-        int64_t next = b0 + nb + b;
-        c.w[b] = (const float *)g->w + (b0 + b) * size;
-        if (g->rows >= FETCH && b % groups == group && next < g->block1)
-            c.ahead[c.n_ahead++] = (const float *)g->w + next * size;
+        c.w[b] = c.ahead[b] = (const float *)g->w + (b0 + b) * size;
+        if (r0 == 0 && b < next.blocks)
+            c.ahead[b] = next.w + b * size;
     }
-    for (int r = 0; r < mr; r++)
-        for (int b = 0; b < nb; b++)
-            c.y[r][b] = enter(g, &e, r0 + r, r, b0 + b, b);
+    c.y = o.into;
+    c.ldy = o.into_ld;
     (g->dtype == KERN_BF16 ? narrow_any_bf16 : narrow_any_f32)(mr, nb, &c);
-    leave(g, &e, r0, mr, b0, nb);
+    leave(&o, mr);
 }
 
 static void narrow(const struct kern_gemm *g)
@@ -268,9 +276,48 @@ static void narrow(const struct kern_gemm *g)
         while (nb > g->block1 - b)
             nb /= 2;
         for (int64_t r = 0; r < g->rows; r += GEMM_FEW)
-            narrow_rows(g, r, g->rows - r < GEMM_FEW ? (int)(g->rows - r) : GEMM_FEW, b, nb);
+            narrow_rows(g, r, g->rows - r < GEMM_FEW ? (int)(g->rows - r) : GEMM_FEW, b, nb, panel_after(g, b + nb));
         b += nb;
     }
+}
+
+/* W floats of x, of which there are `left`; zeros after those. */
+INL vf some_of(const float *x, int64_t left)
+{
+    return left >= W ? vload(x) : vload_n(x, left > 0 ? left : 0);
+}
+
+/* W numbers of x: floats, floats rounded to bf16, or pairs of bf16. */
+INL vf numbers(const float *x, int64_t left, enum kern_dtype t)
+{
+    uint16_t half[2 * W];
+    if (t == KERN_F32)
+        return some_of(x, left);
+    vstore_bf16(half, some_of(x, left));
+#ifdef BF16_PAIRS
+    vstore_bf16(half + W, some_of(x + W, left - W));
+    vf pairs;
+    memcpy(&pairs, half, sizeof pairs);
+    return pairs;
+#else
+    return vload_bf16(half);
+#endif
+}
+
+/* Squares of W rows and W numbers are turned about in registers. */
+static void interleave(float *to, const float *x, int64_t ldx, int64_t rows, int64_t n, enum kern_dtype t)
+{
+    int64_t each = t == KERN_BF16 ? 2 / BF16_PARTS : 1, all = t == KERN_BF16 ? (n + 1) / 2 * BF16_PARTS : n;
+    for (int64_t r = 0; r < rows; r += W)
+        for (int64_t i = 0; i < all; i += W) {
+            int64_t mr = rows - r < W ? rows - r : W, some = all - i < W ? all - i : W, left = n - i * each;
+            vf part[W];
+            for (int64_t l = 0; l < W; l++)
+                part[l] = l < mr ? numbers(x + (r + l) * ldx + i * each, left, t) : vzero();
+            vtranspose(part);
+            for (int64_t l = 0; l < some; l++)
+                vstore_n(to + (i + l) * rows + r, part[l], mr);
+        }
 }
 
 static void gemm(const struct kern_gemm *g)

@@ -25,6 +25,21 @@ static void one_block(const struct kern_gemm *g, int64_t r, int64_t b, float acc
     }
 }
 
+void ref_interleave(float *to, const float *x, int64_t ldx, int64_t rows, int64_t n, enum kern_dtype t)
+{
+    int64_t all = t == KERN_BF16 ? n + n % 2 : n;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < all; i++) {
+            float one = i < n ? x[r * ldx + i] : 0;
+            uint16_t half;
+            if (t == KERN_BF16) {
+                ref_bf16_from_f32(&half, &one, 1);
+                ref_f32_from_bf16(&one, &half, 1);
+            }
+            to[i * rows + r] = one;
+        }
+}
+
 void ref_gemm(const struct kern_gemm *g)
 {
     for (int64_t b = g->block0; b < g->block1; b++)

@@ -175,6 +175,42 @@ static void rows_come_back(void)
     }
 }
 
+/* Number i of row r stands in line i, place r: as it is, rounded to bf16, or in pairs of bf16; nothing is written past them. */
+static void few_rows_are_turned_about(int64_t rows, int64_t n, enum kern_dtype t)
+{
+    enum { LD = 200, MOST = LD * KERN_NARROW, AFTER = 16 };
+    static float x[MOST], to[MOST + AFTER];
+    bool pairs = t == KERN_BF16 && kern.has_bf16_dot;
+    int64_t inputs = t == KERN_BF16 ? n + n % 2 : n, lines = pairs ? inputs / 2 : inputs, bad = 0;
+    for (int64_t i = 0; i < MOST; i++)
+        x[i] = (float)uniform();
+    for (int64_t i = 0; i < MOST + AFTER; i++)
+        to[i] = sentinel;
+    kern.interleave(to, x, LD, rows, n, t);
+    for (int64_t i = 0; i < inputs; i++)
+        for (int64_t r = 0; r < rows; r++) {
+            float want = i < n ? rounded(t, (double)x[r * LD + i]) : 0, got = to[i * rows + r];
+            if (pairs) {
+                const uint16_t *pair = (const uint16_t *)(const void *)(to + i / 2 * rows + r);
+                kern.f32_from_bf16(&got, pair + i % 2, 1);
+            }
+            bad += memcmp(&got, &want, sizeof got) != 0;
+        }
+    for (int64_t i = lines * rows; i < lines * rows + AFTER; i++)
+        bad += to[i] != sentinel;
+    if (bad)
+        T_FAIL("%lld rows of %lld, bf16 %d: %lld numbers", (long long)rows, (long long)n, t, (long long)bad);
+}
+
+static void few_rows_are_turned_about_at_any_size(void)
+{
+    static const int64_t ns[] = {1, 2, 7, 8, 15, 16, 17, 32, 33, 63, 64, 199};
+    for (int64_t rows = 1; rows <= KERN_NARROW; rows++)
+        for (size_t i = 0; i < sizeof ns / sizeof *ns; i++)
+            for (int t = 0; t < 2; t++)
+                few_rows_are_turned_about(rows, ns[i], t ? KERN_BF16 : KERN_F32);
+}
+
 static void threads_change_no_bit(void)
 {
     for (int t = 0; t < 2; t++) {
@@ -201,6 +237,7 @@ int main(int argc, char **argv)
     T_RUN(a_range_of_rows_leaves_the_rest_alone);
     T_RUN(a_row_has_the_same_bits_in_any_batch);
     T_RUN(rows_come_back);
+    T_RUN(few_rows_are_turned_about_at_any_size);
     T_RUN(threads_change_no_bit);
     return t_done();
 }
