@@ -31,16 +31,17 @@ size_t kern_kv_bytes(enum kern_dtype t, int64_t dim, int64_t keys); /* of k; v t
  * order. Between tile_begin and tile_end only these functions touch o, m, l and scratch; merge with others through lse.
  *   source   Milakov & Gimelshein 2018 alg. 3 (running maximum and sum) */
 struct kern_tile {
-    int64_t rows, dim;        /* rows <= KERN_MAX_ROWS, dim <= KERN_MAX_DIM */
-    const float *q;           /* (rows, dim) already scaled by the softmax scale (1/sqrt(d)) */
-    const int64_t *end;       /* (rows,) */
-    const int64_t *begin;     /* (rows,) or NULL: 0 */
-    float *o, *m, *l;         /* (rows, dim) unnormalised output; (rows,) maximum, see above; (rows,) sum, there after tile_end */
-    void *scratch;            /* kern_tile_scratch() bytes, 64-byte aligned; keeps state from tile_begin to tile_end */
-    float *const *to;         /* (rows,) where tile_end writes each row's dim numbers; NULL: they stay in o */
-    const float *const *soon; /* (rows,), a hint: dim numbers each that the caller reads soon; or NULL */
-    int64_t ahead0, ahead1;   /* tile_dense, a hint: blocks of the same keys that are wanted soon; it asks for them as it goes */
-    int64_t share;            /* tile_gather: this many consecutive rows have one list (the heads of a token); 0: each its own */
+    int64_t rows, dim;          /* rows <= KERN_MAX_ROWS, dim <= KERN_MAX_DIM */
+    const float *q;             /* (rows, dim) already scaled by the softmax scale (1/sqrt(d)) */
+    const int64_t *end;         /* (rows,) */
+    const int64_t *begin;       /* (rows,) or NULL: 0 */
+    float *o, *m, *l;           /* (rows, dim) unnormalised output; (rows,) maximum, see above; (rows,) sum, there after tile_end */
+    void *scratch;              /* kern_tile_scratch() bytes, 64-byte aligned; keeps state from tile_begin to tile_end */
+    float *const *to;           /* (rows,) where tile_end writes each row's dim numbers; NULL: they stay in o */
+    const float *const *soon;   /* (rows,), a hint: dim numbers each that the caller reads soon; or NULL */
+    int64_t ahead0, ahead1;     /* tile_dense, a hint: blocks of the same keys that are wanted soon; it asks for them as it goes */
+    const struct kern_kv *then; /* tile_dense, a hint: keys and values, as many, that the caller goes on with; or NULL */
+    int64_t share;              /* tile_gather: this many consecutive rows have one list (the heads of a token); 0: each its own */
 };
 size_t kern_tile_scratch(int64_t rows, int64_t dim);
 

@@ -93,12 +93,26 @@ static void set_pace(struct engine *e, int64_t n)
     }
 }
 
+/* Few rows: so far that memory has time, so near that it stays in the second-level cache. */
+static void look_ahead(struct engine *e)
+{
+    enum { FAR = 8 };
+    for (int64_t r = 0; r < e->t->rows; r++) {
+        int64_t end = (e->t->end[r] + KERN_KB - 1) / KERN_KB;
+        e->last = end > e->last ? end : e->last;
+    }
+    e->far = e->last < FAR ? e->last : FAR;
+    e->then = e->t->then;
+}
+
 static void tile_dense(const struct kern_tile *t, const struct kern_kv *kv, int64_t block0, int64_t block1)
 {
     struct engine e;
     start(&e, t, kv);
     if (t->rows > FEW)
         set_pace(&e, block1 - block0);
+    else
+        look_ahead(&e);
     int64_t b = block0;
     while (b < block1 && b * KERN_KB < e.max_begin)
         push(&e, (int32_t)b++, all_rows(t->rows));

@@ -33,7 +33,7 @@ static void values_of_half(struct engine *e, const struct run *u, int64_t from, 
                 int nv = vecs - at >= PV_VECS ? PV_VECS : (int)(vecs - at);
                 for (int r = 0; r < mr; r++)
                     c.o[r] = e->t->o + u->row[i + r] * d + at * W;
-                c.v[0] = (const float *)e->kv->v + (u->block[b] * e->v_rows + skip) * d + at * W;
+                c.v[0] = c.soon[0] = (const float *)e->kv->v + (u->block[b] * e->v_rows + skip) * d + at * W;
                 fetch_some(e, 1);
                 (bf16 ? pv_BF16 : pv_F32)(mr, nv, d - at * W, &c);
                 at += nv ? nv : 1;

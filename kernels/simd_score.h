@@ -34,6 +34,7 @@ INL vf step(const enum form form, const int half, vf acc, vf k, vf q)
         UNROLL                                                                                                                     \
         for (int i = 0; i < nb * VB; i++)                                                                                          \
             key[i] = vload(k[i / VB] + c * KERN_KB + i % VB * W);                                                                  \
+        FETCH_KEYS                                                                                                                 \
         UNROLL                                                                                                                     \
         for (int h = 0; h < halves; h++)                                                                                           \
             UNROLL                                                                                                                 \
@@ -50,10 +51,20 @@ INL vf step(const enum form form, const int half, vf acc, vf k, vf q)
     for (int i = 0; i < nb * VB; i++)                                                                                              \
         vstore(s[r] + i * W, acc[r * nb * VB + i]);
 
-/* s[r] (nb KERN_KB) = scores of query q[r] with the blocks k[0 .. nb-1] */
+/* s[r] (nb KERN_KB) = scores of query q[r] with the blocks k[0 .. nb-1]. Meanwhile as many lines are asked for from `soon` on,
+ * pace floats apart: line after line, as the hardware follows them best. pace 0: nothing is wanted, and soon is any address. */
 #define ANYWHERE(r, i) q[r][i]
+#define FETCH_KEYS                                                                                                                 \
+    UNROLL                                                                                                                         \
+    for (int i = 0; i < nb; i++)                                                                                                   \
+        __builtin_prefetch(soon + (c * nb + i) * pace, 0, 2);
 INL void qk_rows(const enum form form, const int mr, const int nb, const float *const *q, const float *const *k, int64_t steps,
-                 float *const *s){QK_BODY(ANYWHERE)}
+                 float *const *s, const float *soon, int64_t pace)
+{
+    QK_BODY(ANYWHERE)
+}
+#undef FETCH_KEYS
+#define FETCH_KEYS
 
 /* The same for rows that lie side by side: number i of row r's query is q[i * KERN_MAX_ROWS + r]. */
 #define BESIDE(r, i) q[(i)*KERN_MAX_ROWS + (r)]
@@ -61,14 +72,16 @@ INL void qk_side(const enum form form, const int mr, const int nb, const float *
                  float *const *s){QK_BODY(BESIDE)}
 #undef ANYWHERE
 #undef BESIDE
+#undef FETCH_KEYS
 
 #define QK_CASE(form, mr, nb)                                                                                                      \
     case (mr)*8 + (nb):                                                                                                            \
-        qk_rows(form, mr, nb, q, k, steps, s);                                                                                     \
+        qk_rows(form, mr, nb, q, k, steps, s, soon, pace);                                                                         \
         break;
 #define QK_CASES(form, mr) QK_CASE(form, mr, 1) QK_CASE(form, mr, 2)
 #define QK_SWITCH(form)                                                                                                            \
-    static void qk_rows_##form(int mr, int nb, const float *const *q, const float *const *k, int64_t steps, float *const *s)       \
+    static void qk_rows_##form(int mr, int nb, const float *const *q, const float *const *k, int64_t steps, float *const *s,       \
+                               const float *soon, int64_t pace)                                                                    \
     {                                                                                                                              \
         switch (mr * 8 + nb) {                                                                                                     \
             QK_CASES(form, 1)                                                                                                      \

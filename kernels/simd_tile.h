@@ -45,7 +45,21 @@ struct engine {
     int64_t line[2], pace[2];    /* where in it; how much to ask for at a time: bytes */
     uint64_t mask;               /* of the last run */
     uint8_t used[KERN_MAX_ROWS]; /* blocks in each row's line */
+    int64_t far, last;           /* few rows: how many blocks ahead to ask for, 0: not here; past `last` those of `then` */
+    const struct kern_kv *then;
 };
+
+/* Few rows wait for memory more than they compute. What is `far` blocks after this one, of this head or the next: of both the
+ * products ask for as much as they read, so that memory is never idle; nothing to come: the block itself. */
+INL const float *block_after(const struct engine *e, int64_t block, const int what)
+{
+    const struct kern_kv *kv = e->kv;
+    if (block + e->far < e->last)
+        block += e->far;
+    else if (e->far && e->then)
+        block += e->far - e->last, kv = e->then;
+    return what ? (const float *)kv->v + block * e->v_rows * e->t->dim : (const float *)kv->k + block * e->steps * KERN_KB;
+}
 
 /* Asks for some lines of the keys (0) or values (1) that come: scattered blocks come from far, and a tile's list is known
  * before. A few at a time, between products: a core has room for a dozen lines on their way, and waits when it asks for more. */
@@ -77,7 +91,7 @@ static void scores_of_rows(struct engine *e, const struct run *u, int64_t from)
     int64_t block_size = e->steps * KERN_KB;
     for (int64_t i = 0; i < u->rows;) {
         int mr = u->rows - i < QK_ROWS ? (int)(u->rows - i) : QK_ROWS;
-        const float *q[QK_ROWS], *k[4];
+        const float *q[QK_ROWS], *k[4], *soon;
         float *s[QK_ROWS];
         int most = W == 16 ? (mr <= 4 ? 4 : 2) : mr == 1 ? 4 : mr <= 3 ? 2 : 1;
         for (int r = 0; r < mr; r++)
@@ -91,7 +105,8 @@ static void scores_of_rows(struct engine *e, const struct run *u, int64_t from)
             for (int r = 0; r < mr; r++)
                 s[r] = e->s + u->row[i + r] * TILE_LD + (u->slot[i + r] + b) * KERN_KB;
             fetch_some(e, 0);
-            (bf16 ? qk_rows_BF16 : qk_rows_F32)(mr, nb, q, k, e->steps, s);
+            soon = block_after(e, u->block[b], 0);
+            (bf16 ? qk_rows_BF16 : qk_rows_F32)(mr, nb, q, k, e->steps, s, soon, soon == k[0] ? 0 : KERN_KB);
             b += nb;
         }
         i += mr;
@@ -248,8 +263,10 @@ static void values_of_run(struct engine *e, const struct run *u)
     struct pv c = {.n = u->n, .d = d, .v_rows = e->v_rows};
     for (int64_t at = 0; at * W < d;) { /* outside: these dims of the blocks stay in the first-level cache */
         int nv = vecs - at >= PV_VECS ? PV_VECS : (int)(vecs - at);
-        for (int64_t b = 0; b < u->n; b++)
+        for (int64_t b = 0; b < u->n; b++) {
             c.v[b] = (const float *)e->kv->v + u->block[b] * e->v_rows * d + at * W;
+            c.soon[b] = block_after(e, u->block[b], 1) + at * W;
+        }
         for (int64_t i = 0; i < u->rows; i += PV_ROWS) {
             int mr = u->rows - i < PV_ROWS ? (int)(u->rows - i) : PV_ROWS;
             for (int r = 0; r < mr; r++) {
@@ -297,7 +314,7 @@ static uint64_t visible(const struct engine *e, int64_t block, uint64_t mask)
     return mask;
 }
 
-/* Few rows wait for memory more than they compute: a block's keys and values are asked for when the block is listed. */
+/* Few rows: a block's keys and values are asked for when the block is listed, unless they were before. */
 static void fetch(const struct engine *e, int32_t block)
 {
     int64_t keys = e->steps * KERN_KB, values = e->v_rows * e->t->dim;
@@ -328,7 +345,7 @@ static void push(struct engine *e, int32_t block, uint64_t mask)
     }
     struct run *u = &e->run[e->n_runs - 1];
     u->block[u->n++] = block;
-    if (e->t->rows <= FEW)
+    if (e->t->rows <= FEW && !e->far)
         fetch(e, block);
     for (int64_t i = 0; i < u->rows; i++) {
         int used = ++e->used[u->row[i]];
@@ -413,6 +430,8 @@ static void start(struct engine *e, const struct kern_tile *t, const struct kern
     e->s = tile_scores(t);
     e->lanes = tile_lanes(t);
     e->n_runs = e->longest = 0;
+    e->far = e->last = 0;
+    e->then = NULL;
     e->ahead = NULL;
     e->ahead_halves = 0;
     e->pace[0] = e->pace[1] = 6 * 64;

@@ -38,15 +38,16 @@ struct attn_call {
     const void *opts;
     const struct attn_shape *shape;
     const struct attn_params *params;
-    struct kern_kv *kv;   /* (G,) keys and values 0 .. pos+n-1, the chunk's own included */
-    void *state;          /* state_bytes() bytes, zeroed at the start of the sequence; NULL if 0 */
-    int64_t pos, n;       /* the chunk's tokens */
-    const float *q;       /* (n, H, d) rotated */
-    const float *q0, *k0; /* (n, H, d), (n, G, d) before rotation; NULL unless ATTN_NEEDS_RAW */
-    const float *k, *v;   /* (n, G, d) rotated keys; values */
-    const float *x;       /* (n, D) the layer's normed input; NULL unless ATTN_NEEDS_RAW */
-    float *out;           /* (n, H, d) */
-    float *lse;           /* (n, H) natural log, or NULL */
+    struct kern_kv *kv;         /* (G,) keys and values 0 .. pos+n-1, the chunk's own included */
+    const struct kern_kv *then; /* (G,) a hint: those of the sequence that this thread attends for next, or NULL */
+    void *state;                /* state_bytes() bytes, zeroed at the start of the sequence; NULL if 0 */
+    int64_t pos, n;             /* the chunk's tokens */
+    const float *q;             /* (n, H, d) rotated */
+    const float *q0, *k0;       /* (n, H, d), (n, G, d) before rotation; NULL unless ATTN_NEEDS_RAW */
+    const float *k, *v;         /* (n, G, d) rotated keys; values */
+    const float *x;             /* (n, D) the layer's normed input; NULL unless ATTN_NEEDS_RAW */
+    float *out;                 /* (n, H, d) */
+    float *lse;                 /* (n, H) natural log, or NULL */
     const struct kern_table *kern;
     struct arena *step;
     struct attn_stats *stats; /* counters to add to, or NULL */

@@ -125,6 +125,7 @@ static void point(const struct attn_call *c, const struct tiling *t, int64_t i, 
         }
     }
     s->kt.to = r->to, s->kt.soon = r->soon;
+    s->kt.then = i >= t->threads ? &c->kv[next.g] : c->then ? &c->then[c->shape->kv_heads - 1] : NULL;
 }
 
 /* Gathers the rows of one tile. */

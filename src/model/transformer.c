@@ -11,7 +11,10 @@
 #include "kernels/mlp.h"
 #include "model/work.h"
 
-enum { SMALL = 1 << 14 }; /* floats below which threads cost more than they give */
+enum {
+    SMALL = 1 << 14, /* floats below which threads cost more than they give */
+    DECODERS = 16    /* threads that each attend for another sequence, at most */
+};
 
 struct pass { /* one run, as its helpers see it */
     struct forward *f;
@@ -30,6 +33,11 @@ struct slice { /* the chunk's rows at .. at+n-1, which one thread works on, or a
     int64_t room; /* first of its rows where each thread has slice_rows of its own */
     void *scratch;
     double linear_s;
+};
+
+/* How many of a thread's sequences are taken; in a cache line of its own. */
+struct turn {
+    _Alignas(64) int64_t next;
 };
 
 static int64_t min64(int64_t a, int64_t b)
@@ -52,8 +60,7 @@ static size_t method_scratch(const struct model *m, int64_t rows, int64_t longes
 /* Threads that each attend for another sequence, when a step of decoding has `rows` of them. */
 static int64_t decoders(int64_t rows)
 {
-    enum { MOST = 16 };
-    return min64(min64(rows, MOST), omp_get_max_threads());
+    return min64(min64(rows, DECODERS), omp_get_max_threads());
 }
 
 size_t forward_bytes(const struct model *m, int64_t tokens, int64_t longest, bool cached)
@@ -208,13 +215,18 @@ static void append(const struct pass *p, struct kern_kv *kv, int64_t at, int64_t
         p->m->kern->kv_append(&kv[g], p->w.k + at * p->kv_dim + g * dim, p->w.v + at * p->kv_dim + g * dim, p->kv_dim, n);
 }
 
+static struct kern_kv *keys_of(const struct pass *p, int64_t s)
+{
+    return p->f->cache ? p->f->cache[s]->kv + p->layer * p->m->cut.kv.n : p->w.kv;
+}
+
 /* One sequence's tokens pos .. pos+n-1, at row `at` of the chunk. */
 static int attend(const struct pass *p, int64_t s, int64_t pos, int64_t at, int64_t n)
 {
     const struct forward *f = p->f;
     const struct work *w = &p->w;
     const struct model_cache *c = f->cache ? f->cache[s] : NULL;
-    struct kern_kv *kv = c ? c->kv + p->layer * p->m->cut.kv.n : w->kv;
+    struct kern_kv *kv = keys_of(p, s);
     void *state = c ? (c->state ? c->state + (size_t)p->layer * c->state_each : NULL) : w->state;
     if (pos == 0 && !c) { /* the room of the sequence before */
         for (int64_t g = 0; g < p->m->cut.kv.n; g++)
@@ -229,6 +241,7 @@ static int attend(const struct pass *p, int64_t s, int64_t pos, int64_t at, int6
                              .shape = &p->m->attn[p->layer],
                              .params = p->m->params,
                              .kv = kv,
+                             .then = n == 1 && s + 1 < f->b->n_seq ? keys_of(p, s + 1) : NULL,
                              .state = state,
                              .pos = pos,
                              .n = n,
@@ -245,6 +258,23 @@ static int attend(const struct pass *p, int64_t s, int64_t pos, int64_t at, int6
     return p->m->method->run(&call);
 }
 
+/* Of the thread's own part of n sequences the next that nobody has taken, then of others' parts: a thread that goes through
+ * neighbours in their order finds the next one's keys on their way. -1: all are taken. */
+static int64_t next_sequence(struct turn *turn, int64_t n)
+{
+    int threads = omp_get_num_threads(), me = omp_get_thread_num();
+    for (int i = 0; i < threads; i++) {
+        int whose = (me + i) % threads;
+        int64_t at;
+#pragma omp atomic capture
+        at = turn[whose].next++;
+        at += n * whose / threads;
+        if (at < n * (whose + 1) / threads)
+            return at;
+    }
+    return -1;
+}
+
 /* A step of decoding: each of the rows r0 .. r0+n-1 is the one new token of its sequence, and the sequences share nothing.
  * Each thread attends for one after the other, with scratch of its own. */
 static int attend_each(const struct pass *p, int64_t r0, int64_t n)
@@ -252,6 +282,7 @@ static int attend_each(const struct pass *p, int64_t r0, int64_t n)
     int64_t threads = decoders(n), each = (int64_t)arena_bytes((int64_t)method_scratch(p->m, 1, p->f->longest), 1);
     size_t mark = arena_mark(p->step);
     unsigned char *room = arena_alloc(p->step, threads, (size_t)each);
+    struct turn turn[DECODERS] = {{0}};
     int worst = ERR_OK;
     if (!room)
         return ERR_NOMEM;
@@ -260,8 +291,7 @@ static int attend_each(const struct pass *p, int64_t r0, int64_t n)
         struct arena mine = {.name = "step", .base = room + omp_get_thread_num() * each, .cap = (size_t)each};
         struct pass own = *p;
         own.step = &mine;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < n; i++) {
+        for (int64_t i; (i = next_sequence(turn, n)) >= 0;) {
             int rc = attend(&own, r0 + i, seq_pos(p->f, r0 + i), i, 1);
             if (rc) {
 #pragma omp atomic write
