@@ -185,6 +185,21 @@ static void one_item(const struct attn_call *c, const struct tiling *t, int64_t 
         end(c, &it, &r[x], &s[x]);
 }
 
+/* Head after head, so that threads find its keys in cache; later tiles see more keys: hand its long ones out first. */
+static void take_items(const struct attn_call *c, const struct tiling *t, int64_t items, unsigned char *rooms, int64_t *taken)
+{
+    struct room r[MOST_TILES];
+    for (int64_t x = 0; x < t->run; x++)
+        r[x] = room_at(rooms + (size_t)x * room_bytes(c->shape->dim), c->shape->dim);
+    for (int64_t i;;) {
+#pragma omp atomic capture
+        i = (*taken)++;
+        if (i >= items)
+            return;
+        one_item(c, t, items - 1 - i, r);
+    }
+}
+
 /* Keys that the tokens pos .. pos+n-1 of one head see. */
 static double pairs(const struct attn_shape *s, int64_t pos, int64_t n)
 {
@@ -199,22 +214,18 @@ static int run(struct attn_call *c)
 {
     const struct attn_shape *s = c->shape;
     struct tiling t = tiling(s, c->pos, c->n);
-    int64_t items = (t.n + t.run - 1) / t.run * s->kv_heads * t.subs;
+    int64_t items = (t.n + t.run - 1) / t.run * s->kv_heads * t.subs, taken = 0;
     size_t mark = arena_mark(c->step), each = room_bytes(s->dim);
     int threads = attn_threads((double)(s->heads * s->dim) * pairs(s, c->pos, c->n), items);
     t.threads = threads;
     unsigned char *rooms = arena_alloc(c->step, threads * t.run, each);
     if (!rooms)
         return ERR_NOMEM;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        struct room r[MOST_TILES];
-        for (int64_t x = 0; x < t.run; x++)
-            r[x] = room_at(rooms + (size_t)(omp_get_thread_num() * t.run + x) * each, s->dim);
-            /* Head after head, so that threads find its keys in cache; later tiles see more keys: hand its long ones out first. */
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < items; i++)
-            one_item(c, &t, items - 1 - i, r);
+    if (threads == 1) /* no team of one: with a sequence a thread there would be one for each */
+        take_items(c, &t, items, rooms, &taken);
+    else {
+#pragma omp parallel num_threads(threads)
+        take_items(c, &t, items, rooms + (size_t)(omp_get_thread_num() * t.run) * each, &taken);
     }
     arena_release(c->step, mark);
     if (c->stats) {

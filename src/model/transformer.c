@@ -207,12 +207,23 @@ static void split_qkv(const struct pass *p, const struct slice *s)
     }
 }
 
+static void append_head(const struct pass *p, struct kern_kv *kv, int64_t g, int64_t at, int64_t n)
+{
+    const float *k = p->w.k + at * p->kv_dim + g * p->m->shape.dim, *v = p->w.v + at * p->kv_dim + g * p->m->shape.dim;
+    p->m->kern->kv_append(&kv[g], k, v, p->kv_dim, n);
+}
+
 static void append(const struct pass *p, struct kern_kv *kv, int64_t at, int64_t n)
 {
-    int64_t dim = p->m->shape.dim, g_n = p->m->cut.kv.n;
-#pragma omp parallel for if (n * p->kv_dim > SMALL && g_n > 1)
-    for (int64_t g = 0; g < g_n; g++)
-        p->m->kern->kv_append(&kv[g], p->w.k + at * p->kv_dim + g * dim, p->w.v + at * p->kv_dim + g * dim, p->kv_dim, n);
+    int64_t heads = p->m->cut.kv.n;
+    if (n * p->kv_dim <= SMALL || heads == 1) {
+        for (int64_t g = 0; g < heads; g++)
+            append_head(p, kv, g, at, n);
+        return;
+    }
+#pragma omp parallel for
+    for (int64_t g = 0; g < heads; g++)
+        append_head(p, kv, g, at, n);
 }
 
 static struct kern_kv *keys_of(const struct pass *p, int64_t s)
