@@ -145,7 +145,7 @@ static void norm(const struct pass *p, float *y, const float *x, const float *w,
     const struct kern_table *k = p->m->kern;
     int64_t hidden = p->m->shape.hidden;
     float eps = (float)p->m->shape.eps;
-#pragma omp parallel for if (n * hidden > SMALL)
+#pragma omp parallel for if (n * hidden > SMALL / 2)
     for (int64_t i = 0; i < n; i++) {
         if (p->m->shape.norm == MODEL_RMSNORM)
             k->rms_norm(y + i * hidden, x + i * hidden, w, hidden, eps);
