@@ -143,8 +143,10 @@ SLURM_JOB_END_TIME=$(($(date +%s) + 30)) run 3 "output=$dir/end.h5"
 ok "nothing is begun that cannot end in time (rc $rc)" is $rc 75
 ok "the deadline is named" says 'Slurm job'
 
-# a frozen rank: its shards go elsewhere, the launcher ends what is left
-AST_LOCAL=1 slurm/launch.sh -np 3 "$ASTERISM" run "$dir/job.cfg" "output=$dir/ice.h5" run.dead_s=1 >"$dir/log" 2>&1 "tasks.[0].lengths=[256]" run.batch_tokens=256 &
+# a frozen rank: its shards go elsewhere, the launcher ends what is left. Seconds of work, so that it freezes among them: in the
+# merge, which needs all ranks, the job would end and go on the next time
+AST_LOCAL=1 slurm/launch.sh -np 3 "$ASTERISM" run "$dir/job.cfg" "output=$dir/ice.h5" run.dead_s=1 "tasks.[0].limit=400" \
+    "tasks.[0].lengths=[32,64,128,256]" run.batch_tokens=256 >"$dir/log" 2>&1 &
 launch=$!
 for _ in $(seq 2000); do ls "$dir"/ice.h5.shards/*.shard >/dev/null 2>&1 && break; sleep 0.02; done
 frozen=$(pgrep -P "$(pgrep -P $launch mpirun)" | sort -n | tail -n 1)
