@@ -1,5 +1,6 @@
 /* The engine on the embedded model: a number depends on its sequence alone, memory is known beforehand, bad input is a
  * sentence. */
+#include <omp.h>
 #include <stdint.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include "io/file.h"
 #include "io/json.h"
 #include "io/random_ckpt.h"
+#include "kernels/linear.h"
 #include "model/arch.h"
 #include "tests/t.h"
 
@@ -107,6 +109,46 @@ static void feeding_in_any_chunks_equals_scoring(void)
         }
         T_CHECK(worst <= 1e-4 * most);
     }
+    arena_release(&step, mark);
+}
+
+enum { SEQS = 11 };
+
+/* Caches of sequences of unequal lengths, 3 to 103 tokens from ids on. */
+static void fill(struct model_cache *cache[SEQS], float *logits)
+{
+    for (int s = 0; s < SEQS; s++) {
+        int64_t cut[2] = {0, 3 + 10 * s};
+        T_EQ(model_cache_open(&cache[s], model, cut[1] + 1), ERR_OK);
+        T_EQ(model_feed(model, &cache[s], &(struct model_batch){.n_seq = 1, .at = cut, .token = ids}, logits, NULL, &step), ERR_OK);
+    }
+}
+
+static void sequences_side_by_side_decode_as_alone_on_any_threads(void)
+{
+    static const int64_t at[SEQS + 1] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+    static const int threads[] = {1, 2, 3, 7, 16};
+    int before = omp_get_max_threads();
+    struct model_cache *cache[SEQS];
+    size_t mark = arena_mark(&step), row = (size_t)vocab * sizeof(float);
+    float *alone = ARENA_NEW(&step, SEQS * vocab, float), *beside = ARENA_NEW(&step, SEQS * vocab, float);
+    fill(cache, alone);
+    for (int s = 0; s < SEQS; s++) {
+        struct model_batch one = {.n_seq = 1, .at = at, .token = ids + s};
+        T_EQ(model_feed(model, &cache[s], &one, alone + s * vocab, NULL, &step), ERR_OK);
+        model_cache_close(cache[s]);
+    }
+    for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
+        kern_threads(threads[i]);
+        fill(cache, beside);
+        T_EQ(model_feed(model, cache, &(struct model_batch){.n_seq = SEQS, .at = at, .token = ids}, beside, NULL, &step), ERR_OK);
+        for (int s = 0; s < SEQS; s++) {
+            if (memcmp(alone + s * vocab, beside + s * vocab, row))
+                T_FAIL("sequence %d of %d, %d threads", s, SEQS, threads[i]);
+            model_cache_close(cache[s]);
+        }
+    }
+    kern_threads(before);
     arena_release(&step, mark);
 }
 
@@ -364,6 +406,7 @@ int main(int argc, char **argv)
     T_RUN(a_later_token_changes_nothing_before_it);
     T_RUN(tokens_without_a_target_are_not_scored);
     T_RUN(feeding_in_any_chunks_equals_scoring);
+    T_RUN(sequences_side_by_side_decode_as_alone_on_any_threads);
     T_RUN(a_reset_cache_is_a_new_one);
     T_RUN(memory_is_known_beforehand);
     T_RUN(tokens_outside_the_vocabulary_are_refused);
