@@ -259,7 +259,7 @@ _Static_assert(TILE_PANEL == 8, "a case for each length of a line");
 static void values_of_run(struct engine *e, const struct run *u)
 {
     bool bf16 = e->kv->dtype == KERN_BF16;
-    int64_t d = e->t->dim, vecs = d / W;
+    int64_t d = e->t->dim, vecs = d / W, most = e->far ? PV_ROWS - 1 : PV_ROWS; /* fewer ask for what comes */
     struct pv c = {.n = u->n, .d = d, .v_rows = e->v_rows};
     for (int64_t at = 0; at * W < d;) { /* outside: these dims of the blocks stay in the first-level cache */
         int nv = vecs - at >= PV_VECS ? PV_VECS : (int)(vecs - at);
@@ -267,8 +267,8 @@ static void values_of_run(struct engine *e, const struct run *u)
             c.v[b] = (const float *)e->kv->v + u->block[b] * e->v_rows * d + at * W;
             c.soon[b] = block_after(e, u->block[b], 1) + at * W;
         }
-        for (int64_t i = 0; i < u->rows; i += PV_ROWS) {
-            int mr = u->rows - i < PV_ROWS ? (int)(u->rows - i) : PV_ROWS;
+        for (int64_t i = 0; i < u->rows; i += most) {
+            int mr = (int)(u->rows - i < most ? u->rows - i : most);
             for (int r = 0; r < mr; r++) {
                 c.p[r] = e->s + u->row[i + r] * TILE_LD + u->slot[i + r] * e->p_len;
                 c.o[r] = e->t->o + u->row[i + r] * d + at * W;

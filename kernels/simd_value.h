@@ -11,7 +11,7 @@ enum { PV_ROWS = 6, PV_VECS = W == 16 ? 4 : 2, PV_MOST = 4 };
 
 struct pv {
     const float *p[PV_ROWS], *v[TILE_PANEL]; /* probabilities of all blocks, side by side; first row of each block */
-    const float *soon[TILE_PANEL];           /* as v, of blocks that are asked for meanwhile, or v itself */
+    const float *soon[TILE_PANEL];           /* as v, of blocks that fewer than PV_ROWS rows ask for meanwhile, or v itself */
     float *o[PV_ROWS];
     int64_t n, d;   /* blocks; numbers of a row of V */
     int64_t v_rows; /* rows of V a block */
@@ -36,7 +36,7 @@ INL void pv_add(const enum form form, const int mr, const int nv, const int64_t 
             for (int i = 0; i < nv; i++)
                 val[i] = tail ? vload_n(v, tail) : vload(v + i * W);
             UNROLL
-            for (int i = 0; i < nv; i += 16 / W)
+            for (int i = 0; i < nv && mr < PV_ROWS; i += 16 / W)
                 __builtin_prefetch(soon + i * W, 0, 2);
             UNROLL
             for (int h = 0; h < each; h++)
