@@ -67,6 +67,13 @@ for d in kernels kernels/*/ src/*/; do
     d=${d%/}
     [[ $seen == *" $d "* ]] || { echo "# $d is not in the table of tests/layers.sh"; bad=$((bad + 1)); }
 done
+# What is committed at the top is fixed, so that nothing is added there by mistake.
+for f in $(git ls-files 2>/dev/null | cut -d/ -f1 | sort -u); do
+    case $f in
+    Makefile | src | kernels | jobs | configs | slurm | data | tests | README.md | LICENSE | .*) ;;
+    *) echo "# $f is committed and no part of the project: git rm $f"; bad=$((bad + 1)) ;;
+    esac
+done
 if [ $bad = 0 ] && [ $files -gt 0 ]; then
     echo "ok 1 - the layers hold ($files files)"; echo "1 passed, 0 failed"; exit 0
 fi
