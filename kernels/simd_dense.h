@@ -97,12 +97,16 @@ static void set_pace(struct engine *e, int64_t n)
 static void look_ahead(struct engine *e)
 {
     enum { FAR = 8 };
-    for (int64_t r = 0; r < e->t->rows; r++) {
-        int64_t end = (e->t->end[r] + KERN_KB - 1) / KERN_KB;
+    const struct kern_tile *t = e->t;
+    e->from = t->begin ? t->begin[0] / KERN_KB : 0;
+    for (int64_t r = 0; r < t->rows; r++) {
+        int64_t end = (t->end[r] + KERN_KB - 1) / KERN_KB;
         e->last = end > e->last ? end : e->last;
+        if (t->begin && t->begin[r] / KERN_KB < e->from)
+            e->from = t->begin[r] / KERN_KB;
     }
-    e->far = e->last < FAR ? e->last : FAR;
-    e->then = e->t->then;
+    e->far = e->last - e->from < FAR ? e->last - e->from : FAR;
+    e->then = t->then;
 }
 
 static void tile_dense(const struct kern_tile *t, const struct kern_kv *kv, int64_t block0, int64_t block1)

@@ -45,8 +45,8 @@ struct engine {
     int64_t line[2], pace[2];    /* where in it; how much to ask for at a time: bytes */
     uint64_t mask;               /* of the last run */
     uint8_t used[KERN_MAX_ROWS]; /* blocks in each row's line */
-    int64_t far, last;           /* few rows: how many blocks ahead to ask for, 0: not here; past `last` those of `then` */
-    const struct kern_kv *then;
+    int64_t far, from, last;     /* few rows: how many blocks ahead to ask for, 0: not here; they see the blocks from .. last-1 */
+    const struct kern_kv *then;  /* and so do those of the next head */
 };
 
 /* Few rows wait for memory more than they compute. What is `far` blocks after this one, of this head or the next: of both the
@@ -57,7 +57,7 @@ INL const float *block_after(const struct engine *e, int64_t block, const int wh
     if (block + e->far < e->last)
         block += e->far;
     else if (e->far && e->then)
-        block += e->far - e->last, kv = e->then;
+        block += e->far - e->last + e->from, kv = e->then;
     return what ? (const float *)kv->v + block * e->v_rows * e->t->dim : (const float *)kv->k + block * e->steps * KERN_KB;
 }
 
@@ -430,7 +430,7 @@ static void start(struct engine *e, const struct kern_tile *t, const struct kern
     e->s = tile_scores(t);
     e->lanes = tile_lanes(t);
     e->n_runs = e->longest = 0;
-    e->far = e->last = 0;
+    e->far = e->from = e->last = 0;
     e->then = NULL;
     e->ahead = NULL;
     e->ahead_halves = 0;
