@@ -49,6 +49,22 @@ static void to_bf16(uint16_t *y, const float *x, int64_t n)
     memcpy(y + i, rest, (size_t)(n - i) * sizeof(uint16_t));
 }
 
+/* The lower (0) or upper (1) halves of n words; the other halves stay. Line by line, as single halves cost as much each. */
+static void put_halves(uint16_t *to, const uint16_t *half, int64_t n, int64_t which)
+{
+    const uint32_t keep = which ? 0xFFFF : 0xFFFF0000, shift = which ? 16 : 0;
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        uint32_t word[16];
+        memcpy(word, to + 2 * i, sizeof word);
+        for (int l = 0; l < 16; l++)
+            word[l] = (word[l] & keep) | (uint32_t)half[i + l] << shift;
+        memcpy(to + 2 * i, word, sizeof word);
+    }
+    for (; i < n; i++)
+        to[2 * i + which] = half[i];
+}
+
 static void append_bf16(struct kern_kv *kv, const float *k, const float *v, int64_t stride, int64_t n)
 {
     int64_t d = kv->dim, at = kv->n % KERN_KB, pairs = (d + 1) / 2;
@@ -60,9 +76,7 @@ static void append_bf16(struct kern_kv *kv, const float *k, const float *v, int6
         for (int64_t i = 0; i < pairs; i++)
             memcpy(to_k + (i * KERN_KB + j) * 2, row + 2 * i, 2 * sizeof(uint16_t));
         to_bf16(row, v + j * stride, d);
-        uint16_t *to_v = (uint16_t *)kv->v + (kv->n + j) / 2 * d * 2 + (kv->n + j) % 2;
-        for (int64_t i = 0; i < d; i++)
-            to_v[2 * i] = row[i];
+        put_halves((uint16_t *)kv->v + (kv->n + j) / 2 * d * 2, row, d, (kv->n + j) % 2);
     }
 }
 

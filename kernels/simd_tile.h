@@ -256,11 +256,18 @@ static void exp_line(const struct engine *e, int64_t r)
 }
 _Static_assert(TILE_PANEL == 8, "a case for each length of a line");
 
+/* Rows of V in a block that hold no value: the sequence may end within. */
+static int64_t rows_without_values(const struct engine *e, int64_t block)
+{
+    int64_t keys = e->kv->n - block * KERN_KB, each = KERN_KB / e->v_rows;
+    return keys < KERN_KB ? (KERN_KB - keys) / each : 0;
+}
+
 static void values_of_run(struct engine *e, const struct run *u)
 {
     bool bf16 = e->kv->dtype == KERN_BF16;
     int64_t d = e->t->dim, vecs = d / W, most = e->far ? PV_ROWS - 1 : PV_ROWS; /* fewer ask for what comes */
-    struct pv c = {.n = u->n, .d = d, .v_rows = e->v_rows};
+    struct pv c = {.n = u->n, .d = d, .v_rows = e->v_rows, .v_less = rows_without_values(e, u->block[u->n - 1])};
     for (int64_t at = 0; at * W < d;) { /* outside: these dims of the blocks stay in the first-level cache */
         int nv = vecs - at >= PV_VECS ? PV_VECS : (int)(vecs - at);
         for (int64_t b = 0; b < u->n; b++) {

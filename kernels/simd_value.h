@@ -13,15 +13,15 @@ struct pv {
     const float *p[PV_ROWS], *v[TILE_PANEL]; /* probabilities of all blocks, side by side; first row of each block */
     const float *soon[TILE_PANEL];           /* as v, of blocks that fewer than PV_ROWS rows ask for meanwhile, or v itself */
     float *o[PV_ROWS];
-    int64_t n, d;   /* blocks; numbers of a row of V */
-    int64_t v_rows; /* rows of V a block */
+    int64_t n, d;           /* blocks; numbers of a row of V */
+    int64_t v_rows, v_less; /* rows of V a block; how many the last has fewer */
 };
 
 /* mr rows, nv vectors of dims; tail > 0: the last tail dims */
 INL void pv_add(const enum form form, const int mr, const int nv, const int64_t tail, const struct pv *c)
 {
     const float *const *p = c->p;
-    const int64_t n = c->n, d = c->d, v_rows = c->v_rows, each = form == WIDE ? 2 : 1;
+    const int64_t n = c->n, d = c->d, each = form == WIDE ? 2 : 1;
     vf acc[PV_ROWS * PV_MOST];
     UNROLL
     for (int r = 0; r < mr; r++)
@@ -30,6 +30,7 @@ INL void pv_add(const enum form form, const int mr, const int nv, const int64_t 
         acc[r * nv + i] = tail ? vload_n(c->o[r], tail) : vload(c->o[r] + i * W);
     for (int64_t b = 0, at = 0; b < n; b++) {
         const float *v = c->v[b], *soon = c->soon[b];
+        const int64_t v_rows = c->v_rows - (b + 1 < n ? 0 : c->v_less);
         for (int64_t j = 0; j < v_rows; j++, at += each, v += d, soon += d) {
             vf val[PV_MOST];
             UNROLL
