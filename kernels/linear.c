@@ -1,9 +1,8 @@
 /* Linear layers over packed weights: blocks of 16 outputs, as the keys of struct kern_kv.
  *   f32    [block][in][16]      bf16   [block][ceil(in/2)][16][2]
  * Rows of x are copied (rounded to bf16) into scratch with a stride that is an odd number of cache lines, some hundred
- * at a time, and all threads share them; each takes some blocks of weights after the other, without waiting for the others. Few
- * rows (a step of decoding) are interleaved instead, and each block of weights is read once, from one end to the other: at the
- * speed of memory. */
+ * at a time, and all threads share them; each takes some blocks of weights after the other, without waiting for the others.
+ * Few rows (a step of decoding): kernels/few.c. */
 #include "kernels/linear.h"
 
 #include <omp.h>
@@ -12,16 +11,14 @@
 #include <string.h>
 
 #include "kernels/blas.h"
+#include "kernels/few.h"
 #include "kernels/rows.h"
 
 enum {
     ROWS = 256,      /* of x at once: a piece of them is 400 KiB, for L2 */
-    STREAM = 8,      /* blocks that a thread takes at once, at most, when there are few rows ... */
-    STEALERS = 512,  /* ... in up to so many parts */
-    UNIT = 4,        /* blocks that a thread takes at once when there are many rows ... */
+    UNIT = 4,        /* blocks that a thread takes at once ... */
     UNITS = 1024,    /* ... or more, so that there are so many units at most */
-    PATIENCE = 2000, /* looks at a unit that is not ready before the core is left to others */
-    SERIAL = 1 << 15 /* products that do not pay for waking threads */
+    PATIENCE = 2000  /* looks at a unit that is not ready before the core is left to others */
 };
 
 size_t kern_mat_bytes(enum kern_dtype t, int64_t out, int64_t in)
@@ -75,17 +72,8 @@ void kern_mat_row(const struct kern_table *k, const struct kern_mat *w, int64_t 
 
 size_t kern_linear_scratch(const struct kern_mat *w, int64_t m)
 {
-    int64_t few = m < KERN_NARROW ? m : KERN_NARROW;
-    return m <= KERN_NARROW ? (size_t)(few * rows_steps(w) * rows_numbers(NULL, w)) * sizeof(float)
-                            : rows_bytes(w, m < ROWS ? m : ROWS);
-}
-
-/* Inputs i0 .. of the few rows, ROWS_CHUNK at most. */
-static void interleave_chunk(const struct kern_table *k, const struct kern_linear *c, int64_t i0)
-{
-    int64_t n = c->w->in - i0 < ROWS_CHUNK ? c->w->in - i0 : ROWS_CHUNK,
-            at = c->w->dtype == KERN_BF16 && k->has_bf16_dot ? i0 / 2 : i0;
-    k->interleave((float *)c->scratch + at * c->m, c->x + i0, c->ldx, c->m, n, c->w->dtype);
+    size_t few = few_scratch(w, m < KERN_NARROW ? m : KERN_NARROW), many = m > KERN_NARROW ? rows_bytes(w, m < ROWS ? m : ROWS) : 0;
+    return few > many ? few : many; /* also of fewer rows */
 }
 
 /* The rows of w that are wanted. */
@@ -99,94 +87,14 @@ static int64_t last_row(const struct kern_linear *c)
     return c->r1 > c->r0 ? c->r1 : c->w->out;
 }
 
-/* A thread's part of the blocks first .. last-1, in fours. */
-struct span {
-    int64_t begin, end;
-};
-
-static struct span part_of(int64_t first, int64_t last, int thread, int threads)
-{
-    int64_t fours = (last - first + 3) / 4;
-    int64_t begin = first + fours * thread / threads * 4, end = first + fours * (thread + 1) / threads * 4;
-    return (struct span){begin, end < last ? end : last};
-}
-
 void kern_mat_touch(struct kern_mat *w)
 {
     size_t block = (size_t)rows_steps(w) * KERN_KB * sizeof(float);
 #pragma omp parallel if (kern_mat_bytes(w->dtype, w->out, w->in) > 1 << 20)
     {
-        struct span mine = part_of(0, (w->out + KERN_KB - 1) / KERN_KB, omp_get_thread_num(), omp_get_num_threads());
+        struct few_span mine = few_part(0, (w->out + KERN_KB - 1) / KERN_KB, omp_get_thread_num(), omp_get_num_threads());
         if (mine.end > mine.begin)
             memset((char *)w->data + (size_t)mine.begin * block, 0, (size_t)(mine.end - mine.begin) * block);
-    }
-}
-
-/* Few rows, interleaved in scratch, times the blocks of `b`; the thread is likely to go on with the `likely` ones after them. */
-static void multiply_few(const struct kern_table *k, const struct kern_linear *c, struct span b, int64_t likely)
-{
-    struct kern_gemm g = {.dtype = c->w->dtype,
-                          .rows = c->m,
-                          .steps = rows_steps(c->w),
-                          .x = c->scratch,
-                          .w = c->w->data,
-                          .w_stride = rows_steps(c->w),
-                          .block0 = b.begin,
-                          .block1 = b.end,
-                          .ahead = (const float *)c->w->data + b.end * rows_steps(c->w) * KERN_KB,
-                          .ahead_blocks = likely,
-                          .y = c->y,
-                          .ldy = c->ldy,
-                          .col0 = first_row(c),
-                          .cols = last_row(c) - first_row(c),
-                          .accumulate = c->accumulate};
-    k->gemm(&g);
-}
-
-/* Blocks of each thread's part that are taken; each in a cache line of its own. */
-struct taken {
-    _Alignas(64) int64_t n;
-};
-
-/* Of so many blocks that are left: fewer towards the end, so that nobody waits long for the last. */
-static int64_t next_take(int64_t left, int64_t pass)
-{
-    int64_t take = left / 4 / pass * pass;
-    return take < pass ? pass : take > STREAM ? STREAM : take;
-}
-
-static int parts_of(int threads)
-{
-    return threads < STEALERS ? threads : STEALERS;
-}
-
-/* Each thread reads the weights that it has touched first, and then helps those that are held up. */
-static void few_rows(const struct kern_table *k, const struct kern_linear *c, struct taken *t)
-{
-    int64_t first = first_row(c) / KERN_KB, last = (last_row(c) + KERN_KB - 1) / KERN_KB;
-    int me = omp_get_thread_num(), parts = parts_of(omp_get_num_threads());
-    int64_t pass = c->m <= 4 ? 4 : c->m <= 8 ? 2 : 1; /* blocks that a kernel takes at once */
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < c->w->in; i += ROWS_CHUNK)
-        interleave_chunk(k, c, i);
-    for (int i = 0; i < parts; i++) {
-        int whose = (me + i) % parts;
-        struct span all = part_of(first, last, whose, parts);
-        for (int64_t at = 0; all.begin + at < all.end;) {
-            int64_t take;
-#pragma omp atomic read
-            at = t[whose].n;
-            take = next_take(all.end - all.begin - at, pass);
-#pragma omp atomic capture
-            {
-                at = t[whose].n;
-                t[whose].n += take;
-            }
-            struct span b = {all.begin + at, all.begin + at + take};
-            b.end = b.end < all.end ? b.end : all.end;
-            if (b.begin < b.end)
-                multiply_few(k, c, b, all.end - b.end);
-        }
     }
 }
 
@@ -252,17 +160,32 @@ static void many_rows(const struct kern_table *k, const struct kern_linear *c, s
     }
 }
 
+static void few_rows(const struct kern_table *k, const struct kern_linear *c, struct few_deal *d)
+{
+    int64_t first = first_row(c), last = last_row(c);
+    struct few_rows in = {c->x, c->ldx, c->row, c->arg};
+    struct few_call f = {.k = k,
+                         .w = c->w,
+                         .m = c->m,
+                         .x = few_input(k, c->w, c->m, &in, c->scratch),
+                         .y = c->y,
+                         .ldy = c->ldy,
+                         .col0 = first,
+                         .cols = last - first,
+                         .accumulate = c->accumulate};
+    few_share(d, first / KERN_KB, (last + KERN_KB - 1) / KERN_KB, few_pass(c->m), few_multiply, &f);
+}
+
 void kern_linear(const struct kern_table *k, const struct kern_linear *c)
 {
     int64_t columns = last_row(c) - first_row(c);
-    struct taken t[STEALERS];
+    struct few_deal deal;
     struct items items;
-    for (int i = 0; i < parts_of(omp_get_max_threads()); i++)
-        t[i].n = 0;
-#pragma omp parallel if (c->m * c->w->in * columns > SERIAL)
+    few_begin(&deal);
+#pragma omp parallel if (c->m * c->w->in * columns > FEW_SERIAL)
     {
         if (c->m <= KERN_NARROW)
-            few_rows(k, c, t);
+            few_rows(k, c, &deal);
         else
             many_rows(k, c, &items);
     }

@@ -23,13 +23,17 @@ void kern_mat_set(const struct kern_table *k, struct kern_mat *w, int64_t r0, in
 void kern_mat_row(const struct kern_table *k, const struct kern_mat *w, int64_t r, float *out); /* (in,): embeddings */
 
 /* y (m, out; stride ldy) = x (m, in; stride ldx) W^T, or += with accumulate. Rows r0 .. r1-1 of W only if r1 > r0 (the
- * result has r1-r0 columns): vocabulary chunks. scratch: kern_linear_scratch() bytes, 64-byte aligned.
+ * result has r1-r0 columns): vocabulary chunks. scratch: kern_linear_scratch() bytes, enough for fewer rows too, 64-byte aligned.
  * The result of a row does not depend on m (batch) beyond rounding. Uses OpenMP threads. */
 struct kern_linear {
     const struct kern_mat *w;
     int64_t r0, r1; /* 0, 0: all rows */
     const float *x;
     int64_t m, ldx;
+    /* Up to KERN_NARROW rows: x may be made by whoever needs it. Writes the `in` numbers of row r; several threads may ask for the
+     * same row at once. NULL: x is there. */
+    void (*row)(const void *arg, float *to, int64_t r);
+    const void *arg;
     float *y;
     int64_t ldy;
     bool accumulate;

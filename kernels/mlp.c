@@ -2,13 +2,14 @@
  * its rows. All pieces of a part's inputs are added before the next part begins, so that its sums stay in cache. */
 #include "kernels/mlp.h"
 
+#include "kernels/few.h"
 #include "kernels/rows.h"
 
 enum { BLOCKS = KERN_MLP_PART / KERN_KB };
 
 bool kern_mlp_fits(const struct kern_mat *up, const struct kern_mat *down, int64_t m)
 {
-    return m > KERN_NARROW && down->in % KERN_KB == 0 && up->dtype == down->dtype;
+    return m > 0 && down->in % KERN_KB == 0 && up->dtype == down->dtype;
 }
 
 static size_t part_bytes(int64_t m)
@@ -18,6 +19,8 @@ static size_t part_bytes(int64_t m)
 
 size_t kern_mlp_scratch(const struct kern_mat *up, const struct kern_mat *down, int64_t m)
 {
+    if (m <= KERN_NARROW)
+        return few_scratch(up, m) + few_bytes(down, m);
     return rows_bytes(up, m) + rows_bytes(down, m) + 2 * part_bytes(m);
 }
 
@@ -76,7 +79,7 @@ static void hidden_part(const struct kern_table *k, const struct kern_mlp *c, co
     }
 }
 
-void kern_mlp(const struct kern_table *k, const struct kern_mlp *c)
+static void own_rows(const struct kern_table *k, const struct kern_mlp *c)
 {
     float *x = c->scratch, *h = x + rows_bytes(c->up, c->m) / sizeof *x;
     int64_t all = c->down->in / KERN_KB, out = (c->down->out + KERN_KB - 1) / KERN_KB;
@@ -93,4 +96,63 @@ void kern_mlp(const struct kern_table *k, const struct kern_mlp *c)
         s.accumulate = c->accumulate;
         multiply(k, &s, c->m);
     }
+}
+
+/* ---- few rows, all threads ---- */
+
+struct few { /* as one thread sees it */
+    const struct kern_table *k;
+    const struct kern_mlp *c;
+    const float *x; /* as up wants it */
+    float *h;       /* as down wants it */
+};
+
+/* Blocks of the hidden layer, by whom they were multiplied: they are in his cache. */
+static void hidden_blocks(void *arg, struct few_span b)
+{
+    enum { LD = FEW_STREAM * KERN_KB };
+    const struct few *f = arg;
+    const struct kern_mlp *c = f->c;
+    float h[KERN_NARROW * LD], u[KERN_NARROW * LD];
+    int64_t all = c->down->in / KERN_KB, n = b.end - b.begin, first = b.begin * KERN_KB;
+    struct few_call call = {.k = f->k, .w = c->up, .m = c->m, .x = f->x, .y = h, .ldy = LD, .col0 = first, .cols = n * KERN_KB};
+    if (c->gated) {
+        few_multiply(&call, (struct few_span){b.begin, b.end, all + b.begin, n});
+        call.y = u;
+        call.col0 += all * KERN_KB;
+        few_multiply(&call, (struct few_span){all + b.begin, all + b.end, b.next, b.likely});
+    } else
+        few_multiply(&call, b);
+    for (int64_t r = 0; r < c->m; r++)
+        c->act(c->arg, h + r * LD, c->gated ? u + r * LD : NULL, first, n * KERN_KB);
+    f->k->interleave(f->h + few_at(f->k, c->down, c->m, first), h, LD, c->m, n * KERN_KB, c->down->dtype);
+}
+
+static void few_rows(const struct kern_table *k, const struct kern_mlp *c)
+{
+    float *h = (float *)c->scratch + few_scratch(c->up, c->m) / sizeof *h;
+    struct few_rows in = {c->x, c->ldx, c->row, c->arg};
+    struct few_call down = {.k = k,
+                            .w = c->down,
+                            .m = c->m,
+                            .x = h,
+                            .y = c->y,
+                            .ldy = c->ldy,
+                            .cols = c->down->out,
+                            .accumulate = c->accumulate};
+    struct few_deal first, second;
+    few_begin(&first);
+    few_begin(&second);
+#pragma omp parallel if (c->m * c->up->in * c->up->out > FEW_SERIAL)
+    {
+        struct few f = {.k = k, .c = c, .x = few_input(k, c->up, c->m, &in, c->scratch), .h = h};
+        few_share(&first, 0, c->down->in / KERN_KB, few_pass(c->m), hidden_blocks, &f);
+#pragma omp barrier
+        few_share(&second, 0, (c->down->out + KERN_KB - 1) / KERN_KB, few_pass(c->m), few_multiply, &down);
+    }
+}
+
+void kern_mlp(const struct kern_table *k, const struct kern_mlp *c)
+{
+    (c->m <= KERN_NARROW ? few_rows : own_rows)(k, c);
 }

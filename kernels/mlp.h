@@ -1,5 +1,6 @@
-/* The two products of an MLP with the activation between them, for one thread and its own rows: nothing between reaches memory
- * farther than the core's second-level cache. */
+/* The two products of an MLP with the activation between them. Up to KERN_NARROW rows are shared by all threads, who activate
+ * what they have multiplied; more are one thread's own, and nothing between reaches memory farther than the core's second-level
+ * cache. */
 #ifndef AST_KERNELS_MLP_H
 #define AST_KERNELS_MLP_H
 
@@ -15,13 +16,14 @@ struct kern_mlp {
     void (*act)(const void *arg, float *h, float *u, int64_t first, int64_t n);
     const void *arg;
     const float *x; /* (m, in; ldx) */
+    void (*row)(const void *arg, float *to, int64_t r); /* as in struct kern_linear */
     int64_t m, ldx;
     float *y;
     int64_t ldy;
     bool accumulate;
     void *scratch; /* kern_mlp_scratch() bytes, 64-byte aligned */
 };
-/* Whether it can be done so: rows enough, F in whole blocks, weights of one type. Otherwise call kern_linear twice. */
+/* Whether it can be done so: F in whole blocks, weights of one type. Otherwise call kern_linear twice. */
 bool kern_mlp_fits(const struct kern_mat *up, const struct kern_mat *down, int64_t m);
 size_t kern_mlp_scratch(const struct kern_mat *up, const struct kern_mat *down, int64_t m);
 void kern_mlp(const struct kern_table *k, const struct kern_mlp *c);

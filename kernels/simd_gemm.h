@@ -308,6 +308,10 @@ INL vf numbers(const float *x, int64_t left, enum kern_dtype t)
 static void interleave(float *to, const float *x, int64_t ldx, int64_t rows, int64_t n, enum kern_dtype t)
 {
     int64_t each = t == KERN_BF16 ? 2 / BF16_PARTS : 1, all = t == KERN_BF16 ? (n + 1) / 2 * BF16_PARTS : n;
+    for (int64_t i = 0; i < all && rows == 1; i += W)
+        vstore_n(to + i, numbers(x + i * each, n - i * each, t), all - i < W ? all - i : W);
+    if (rows == 1)
+        return;
     for (int64_t r = 0; r < rows; r += W)
         for (int64_t i = 0; i < all; i += W) {
             int64_t mr = rows - r < W ? rows - r : W, some = all - i < W ? all - i : W, left = n - i * each;

@@ -140,27 +140,47 @@ static void add_positions(struct pass *p, int64_t s)
     }
 }
 
-static void norm(const struct pass *p, float *y, const float *x, const float *w, const float *b, int64_t n)
+static void norm_row(const struct pass *p, float *y, const float *x, const float *w, const float *b)
 {
     const struct kern_table *k = p->m->kern;
-    int64_t hidden = p->m->shape.hidden;
     float eps = (float)p->m->shape.eps;
-#pragma omp parallel for if (n * hidden > SMALL / 2)
-    for (int64_t i = 0; i < n; i++) {
-        if (p->m->shape.norm == MODEL_RMSNORM)
-            k->rms_norm(y + i * hidden, x + i * hidden, w, hidden, eps);
-        else
-            k->layer_norm(y + i * hidden, x + i * hidden, w, b, hidden, eps);
-    }
+    if (p->m->shape.norm == MODEL_RMSNORM)
+        k->rms_norm(y, x, w, p->m->shape.hidden, eps);
+    else
+        k->layer_norm(y, x, w, b, p->m->shape.hidden, eps);
 }
 
-/* Rows of a slice, x and y from its first on: y = x W^T, or += with accumulate. */
-static void linear(const struct pass *p, struct slice *s, const struct kern_mat *w, const float *x, int64_t ldx, float *y,
-                   bool accumulate)
+static void norm(const struct pass *p, float *y, const float *x, const float *w, const float *b, int64_t n)
+{
+    int64_t hidden = p->m->shape.hidden;
+#pragma omp parallel for if (n * hidden > SMALL / 2)
+    for (int64_t i = 0; i < n; i++)
+        norm_row(p, y + i * hidden, x + i * hidden, w, b);
+}
+
+/* Row r of the chunk normed, for products of few rows: whoever multiplies them norms them for himself. */
+static void first_norm(const void *arg, float *to, int64_t r)
+{
+    const struct pass *p = arg;
+    norm_row(p, to, p->f->x + (p->row + r) * p->m->shape.hidden, p->l->norm1_w, p->l->norm1_b);
+}
+
+static void second_norm(const void *arg, float *to, int64_t r)
+{
+    const struct pass *p = arg;
+    norm_row(p, to, p->f->x + (p->row + r) * p->m->shape.hidden, p->l->norm2_w, p->l->norm2_b);
+}
+
+static bool few(const struct slice *s)
+{
+    return s->whole && s->n <= KERN_NARROW;
+}
+
+/* Rows of a slice, x and y from its first on: y = x W^T, or += with accumulate. Of c: w, x or row, ldx, y, accumulate. */
+static void linear(const struct pass *p, struct slice *s, struct kern_linear c)
 {
     double t0 = timer_now();
-    struct kern_linear c = {
-        .w = w, .x = x, .m = s->n, .ldx = ldx, .y = y, .ldy = w->out, .accumulate = accumulate, .scratch = s->scratch};
+    c.arg = p, c.m = s->n, c.ldy = c.w->out, c.scratch = s->scratch;
     kern_linear(p->m->kern, &c);
     s->linear_s += timer_now() - t0;
 }
@@ -365,10 +385,14 @@ static float *residual(const struct pass *p, const struct slice *s)
 static void before_attention(const struct pass *p, struct slice *s)
 {
     int64_t hidden = p->m->shape.hidden;
-    norm(p, p->w.xn + s->at * hidden, residual(p, s), p->l->norm1_w, p->l->norm1_b, s->n);
+    float *xn = p->w.xn + s->at * hidden;
+    bool made = few(s) && !p->w.q0; /* predictors read xn */
+    if (!made)
+        norm(p, xn, residual(p, s), p->l->norm1_w, p->l->norm1_b, s->n);
     if (p->m->shape.parallel)
         norm(p, p->w.xn2 + s->at * hidden, residual(p, s), p->l->norm2_w, p->l->norm2_b, s->n);
-    linear(p, s, &p->l->qkv, p->w.xn + s->at * hidden, hidden, p->w.qkv + s->room * p->l->qkv.out, false);
+    float *qkv = p->w.qkv + s->room * p->l->qkv.out;
+    linear(p, s, (struct kern_linear){.w = &p->l->qkv, .x = xn, .ldx = hidden, .row = made ? first_norm : NULL, .y = qkv});
     split_qkv(p, s);
 }
 
@@ -376,7 +400,8 @@ static void before_attention(const struct pass *p, struct slice *s)
 static void project(const struct pass *p, struct slice *s, const struct kern_mat *w, const float *y, int64_t ldy, bool first)
 {
     bool sums = p->m->cut.sums;
-    linear(p, s, w, y + s->at * ldy, ldy, sums ? p->w.sum + s->at * w->out : residual(p, s), !sums || !first);
+    float *to = sums ? p->w.sum + s->at * w->out : residual(p, s);
+    linear(p, s, (struct kern_linear){.w = w, .x = y + s->at * ldy, .ldx = ldy, .y = to, .accumulate = !sums || !first});
 }
 
 static void add_sums(const struct pass *p)
@@ -425,8 +450,8 @@ static void project_heads(const struct pass *p, struct slice *s)
     project(p, s, &p->l->o, p->w.att, p->q_dim, true);
 }
 
-/* The MLP of a thread's own rows, activation and all, from x to what project() adds to. */
-static void both_products(const struct pass *p, struct slice *s, const float *x)
+/* The MLP of a thread's own rows or of few, activation and all, from x to what project() adds to. */
+static void both_products(const struct pass *p, struct slice *s, const float *x, bool made)
 {
     int64_t hidden = p->m->shape.hidden;
     bool sums = p->m->cut.sums;
@@ -437,6 +462,7 @@ static void both_products(const struct pass *p, struct slice *s, const float *x)
                          .act = activate,
                          .arg = p,
                          .x = x + s->at * hidden,
+                         .row = made ? second_norm : NULL,
                          .m = s->n,
                          .ldx = hidden,
                          .y = sums ? p->w.sum + s->at * hidden : residual(p, s),
@@ -449,17 +475,20 @@ static void both_products(const struct pass *p, struct slice *s, const float *x)
 
 static void mlp(const struct pass *p, struct slice *s)
 {
-    bool parallel = p->m->shape.parallel;
+    bool parallel = p->m->shape.parallel, made = few(s) && !parallel;
     int64_t hidden = p->m->shape.hidden;
     add_bias(p, residual(p, s), p->l->o_b, s->n, hidden);
-    if (!parallel)
+    if (!parallel && !made)
         norm(p, p->w.xn + s->at * hidden, residual(p, s), p->l->norm2_w, p->l->norm2_b, s->n);
     const float *x = parallel ? p->w.xn2 : p->w.xn;
-    if (!s->whole && kern_mlp_fits(&p->l->up, &p->l->down, s->n)) {
-        both_products(p, s, x);
+    if ((few(s) || !s->whole) && kern_mlp_fits(&p->l->up, &p->l->down, s->n)) {
+        both_products(p, s, x, made);
         return;
     }
-    linear(p, s, &p->l->up, x + s->at * hidden, hidden, p->w.up + s->at * p->up_dim, false);
+    float *up = p->w.up + s->at * p->up_dim;
+    linear(p, s,
+           (struct kern_linear){
+               .w = &p->l->up, .x = x + s->at * hidden, .ldx = hidden, .row = made ? second_norm : NULL, .y = up});
     activate_rows(p, s);
     project(p, s, &p->l->down, p->w.up, p->up_dim, !parallel);
 }

@@ -65,7 +65,7 @@ static size_t linear_scratch(const struct model *m, int64_t rows)
 {
     const struct model_layer *l = &m->layer[0];
     const struct kern_mat *w[] = {&l->qkv, &l->o, &l->up, &l->down};
-    size_t most = 1;
+    size_t most = kern_mlp_scratch(&l->up, &l->down, min64(rows, KERN_NARROW));
     for (int i = 0; i < 4; i++) {
         size_t n = kern_linear_scratch(w[i], rows);
         most = n > most ? n : most;

@@ -227,6 +227,38 @@ static void threads_change_no_bit(void)
     }
 }
 
+static void make_row(const void *arg, float *to, int64_t r)
+{
+    const float *x = arg;
+    memcpy(to, x + r * p.in, (size_t)p.in * sizeof *to);
+}
+
+/* Teams that lay out all rows thread by thread, and larger ones that share the work; rows given and rows made. */
+static void few_rows_have_the_same_bits_on_any_threads(void)
+{
+    static const int threads[] = {1, 2, 4, 5, 11};
+    for (int v = 0; v < 2 * KERN_NARROW; v++) {
+        setup(v % 2 ? KERN_BF16 : KERN_F32, 300, v % 4 < 2 ? 270 : 333, 1 + v / 2);
+        struct kern_linear c = {.w = &p.mat, .m = p.m, .row = make_row, .arg = p.x, .y = p.y, .scratch = p.scratch};
+        c.ldy = p.out + GUARD;
+        kern_threads(1);
+        multiply(0, p.m, 0, 0, false);
+        memcpy(p.before, p.y, (size_t)(p.m * (p.out + GUARD)) * sizeof(float));
+        for (size_t i = 0; i < 2 * sizeof threads / sizeof *threads; i++) {
+            kern_threads(threads[i / 2]);
+            memset(p.scratch, 0xFF, kern_linear_scratch(&p.mat, p.m)); /* NaN */
+            if (i % 2)
+                kern_linear(&kern, &c);
+            else
+                multiply(0, p.m, 0, 0, false);
+            if (memcmp(p.before, p.y, (size_t)(p.m * (p.out + GUARD)) * sizeof(float)))
+                T_FAIL("bf16 %d, m %lld, %d threads, made %zu: bits differ", v % 2, (long long)p.m, threads[i / 2], i % 2);
+        }
+        kern_threads(1);
+        teardown();
+    }
+}
+
 int main(int argc, char **argv)
 {
     t_start(&argc, &argv);
@@ -239,5 +271,6 @@ int main(int argc, char **argv)
     T_RUN(rows_come_back);
     T_RUN(few_rows_are_turned_about_at_any_size);
     T_RUN(threads_change_no_bit);
+    T_RUN(few_rows_have_the_same_bits_on_any_threads);
     return t_done();
 }

@@ -1,4 +1,4 @@
-/* The MLP of a thread's own rows against two linear layers with the activation between them: the same bits. */
+/* The MLP of a thread's own rows, or of few, against two linear layers with the activation between them: the same bits. */
 #include "tests/t.h"
 
 #include "kernels/mlp.h"
@@ -40,12 +40,24 @@ static struct kern_mat matrix(enum kern_dtype t, int64_t out, int64_t in)
     return w;
 }
 
+/* Rows that are made where they are needed: the numbers of x. */
+struct made {
+    const float *bias, *x;
+    int64_t in, ldx;
+};
+
+static void make_row(const void *arg, float *to, int64_t r)
+{
+    const struct made *m = arg;
+    memcpy(to, m->x + r * m->ldx, (size_t)m->in * sizeof *to);
+}
+
 /* Not symmetric, and of the column too: a part in the wrong place shows. */
 static void act(const void *arg, float *h, float *u, int64_t first, int64_t n)
 {
-    const float *bias = arg;
+    const struct made *m = arg;
     for (int64_t i = 0; i < n; i++)
-        h[i] = (h[i] + bias[first + i]) * (u ? u[i] : 0.5F);
+        h[i] = (h[i] + m->bias[first + i]) * (u ? u[i] : 0.5F);
 }
 
 struct sizes {
@@ -53,7 +65,7 @@ struct sizes {
     bool gated, accumulate;
 };
 
-static void apart(const struct sizes *z, struct kern_mlp *c, const float *bias)
+static void apart(const struct sizes *z, const struct kern_mlp *c)
 {
     int64_t wide = c->up->out;
     float *h = room((size_t)(z->m * wide) * sizeof *h);
@@ -61,26 +73,28 @@ static void apart(const struct sizes *z, struct kern_mlp *c, const float *bias)
     struct kern_linear l = {.w = c->up, .x = c->x, .m = z->m, .ldx = c->ldx, .y = h, .ldy = wide, .scratch = scratch};
     kern_linear(&kern, &l);
     for (int64_t r = 0; r < z->m; r++)
-        act(bias, h + r * wide, z->gated ? h + r * wide + z->f : NULL, 0, z->f);
+        act(c->arg, h + r * wide, z->gated ? h + r * wide + z->f : NULL, 0, z->f);
     l = (struct kern_linear){.w = c->down, .x = h, .m = z->m, .ldx = wide, .y = c->y, .ldy = c->ldy, .scratch = scratch};
     l.accumulate = z->accumulate;
     kern_linear(&kern, &l);
     free(h), free(scratch);
 }
 
-static void compare(enum kern_dtype t, const struct sizes *z)
+static void compare(enum kern_dtype t, const struct sizes *z, bool makes)
 {
     struct kern_mat up = matrix(t, z->gated ? 2 * z->f : z->f, z->in), down = matrix(t, z->out, z->f);
     int64_t ldx = z->in + 5, ldy = z->out + 3;
     float *x = numbers(z->m * ldx), *bias = numbers(z->f), *y = numbers(z->m * ldy), *want = room((size_t)(z->m * ldy) * sizeof *y);
     memcpy(want, y, (size_t)(z->m * ldy) * sizeof *y);
     T_CHECK(kern_mlp_fits(&up, &down, z->m));
+    struct made made = {bias, x, z->in, ldx};
     struct kern_mlp c = {.up = &up,
                          .down = &down,
                          .gated = z->gated,
                          .act = act,
-                         .arg = bias,
-                         .x = x,
+                         .arg = &made,
+                         .x = makes ? NULL : x,
+                         .row = makes ? make_row : NULL,
                          .m = z->m,
                          .ldx = ldx,
                          .y = y,
@@ -88,11 +102,11 @@ static void compare(enum kern_dtype t, const struct sizes *z)
                          .accumulate = z->accumulate,
                          .scratch = room(kern_mlp_scratch(&up, &down, z->m))};
     kern_mlp(&kern, &c);
-    c.y = want;
-    apart(z, &c, bias);
+    c.x = x, c.y = want;
+    apart(z, &c);
     if (memcmp(y, want, (size_t)(z->m * ldy) * sizeof *y))
-        T_FAIL("bf16 %d, m %lld, in %lld, F %lld, out %lld, gated %d: bits differ", t, (long long)z->m, (long long)z->in,
-               (long long)z->f, (long long)z->out, z->gated);
+        T_FAIL("bf16 %d, m %lld, in %lld, F %lld, out %lld, gated %d, made %d: bits differ", t, (long long)z->m,
+               (long long)z->in, (long long)z->f, (long long)z->out, z->gated, makes);
     free(up.data), free(down.data), free(x), free(bias), free(y), free(want), free(c.scratch);
 }
 
@@ -104,7 +118,22 @@ static void parts_equal_whole_layers_bit_for_bit(void)
     };
     for (int t = 0; t < 2; t++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-            compare(t ? KERN_BF16 : KERN_F32, &sizes[i]);
+            compare(t ? KERN_BF16 : KERN_F32, &sizes[i], false);
+}
+
+/* By teams in which each thread lays out all rows for itself, and by larger ones that share the work. */
+static void few_rows_equal_whole_layers_on_any_threads(void)
+{
+    static const int threads[] = {1, 2, 4, 5, 9};
+    for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
+        kern_threads(threads[i]);
+        for (int64_t m = 1; m <= KERN_NARROW; m += m < 4 ? 1 : 3)
+            for (int v = 0; v < 8; v++) {
+                struct sizes z = {m, v & 2 ? 131 : 200, 16 * (m + 20), 75, v & 4, v & 2};
+                compare(v & 1 ? KERN_BF16 : KERN_F32, &z, m % 2 == v / 2 % 2);
+            }
+    }
+    kern_threads(1);
 }
 
 static void what_does_not_fit_is_said(void)
@@ -114,7 +143,7 @@ static void what_does_not_fit_is_said(void)
     T_CHECK(!kern_mlp_fits(&up, &down, 100)); /* a block would have gate and up rows */
     down.in = 16;
     T_CHECK(kern_mlp_fits(&up, &down, 100));
-    T_CHECK(!kern_mlp_fits(&up, &down, KERN_NARROW));
+    T_CHECK(kern_mlp_fits(&up, &down, KERN_NARROW) && !kern_mlp_fits(&up, &down, 0));
     T_CHECK(!kern_mlp_fits(&up, &half, 100));
 }
 
@@ -124,6 +153,7 @@ int main(int argc, char **argv)
     if (kern_select(&kern, NULL))
         return 1;
     T_RUN(parts_equal_whole_layers_bit_for_bit);
+    T_RUN(few_rows_equal_whole_layers_on_any_threads);
     T_RUN(what_does_not_fit_is_said);
     return t_done();
 }
