@@ -34,6 +34,12 @@ static int64_t min64(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* Tiles of an item, when there are so many in all. */
+static int64_t together(int64_t tiles)
+{
+    return max64(1, min64(MOST_TILES, tiles / (8 * (int64_t)omp_get_max_threads())));
+}
+
 static struct tiling tiling(const struct attn_shape *s, int64_t pos, int64_t n)
 {
     struct tiling t = {.group = s->heads / s->kv_heads};
@@ -44,7 +50,7 @@ static struct tiling tiling(const struct attn_shape *s, int64_t pos, int64_t n)
     t.n = (pos + n - 1) / t.tokens - t.first + 1;
     t.part = max64(1, PART_BYTES / (s->dim * KERN_KB * 8));
     /* One by one where all keys fit a part, or where threads would wait for the last items. */
-    t.run = max64(1, min64(MOST_TILES, t.n * s->kv_heads * t.subs / (8 * (int64_t)omp_get_max_threads())));
+    t.run = together(t.n * s->kv_heads * t.subs);
     if ((pos + n) / KERN_KB <= t.part || t.n == 1)
         t.run = 1;
     return t;
@@ -241,8 +247,9 @@ static int run(struct attn_call *c)
 static size_t scratch(const void *opts, const struct attn_shape *s, int64_t n, int64_t max_tokens)
 {
     (void)opts;
-    (void)n;
-    size_t rooms = arena_bytes((int64_t)omp_get_max_threads() * MOST_TILES, room_bytes(s->dim)),
+    struct tiling t = tiling(s, 0, 1);
+    int64_t tiles = ((n + t.tokens - 2) / t.tokens + 1) * s->kv_heads * t.subs; /* wherever the chunk begins */
+    size_t rooms = arena_bytes(min64(omp_get_max_threads(), tiles) * together(tiles), room_bytes(s->dim)),
            sampled = sparsity_chunk_bytes(s->dim, max_tokens);
     return rooms + sampled; /* one after the other, but then it would not grow in proportion to the length */
 }

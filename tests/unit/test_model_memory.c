@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "io/random_ckpt.h"
+#include "kernels/linear.h"
 #include "model/model.h"
 #include "tests/t.h"
 
@@ -48,6 +49,7 @@ static void layers_add_nothing(void)
 static void length_adds_in_proportion(void)
 {
     struct model *m = model_of(1, KERN_F32);
+    kern_threads(2); /* attention keeps a list for each */
     int64_t a = (int64_t)model_score_bytes(m, 8192, 8192, 1), b = (int64_t)model_score_bytes(m, 16384, 16384, 1);
     int64_t c = (int64_t)model_score_bytes(m, 32768, 32768, 1);
     T_EQ(c - b, 2 * (b - a));
