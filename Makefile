@@ -81,7 +81,7 @@ $(B)/build_info.h: FORCE
 	   echo '#define BUILD_COMPILER "$(shell $(CC) --version 2>/dev/null | head -n 1)"'; } > $@.new
 	@cmp -s $@.new $@ && rm -f $@.new || mv $@.new $@
 
-isa = $(if $(findstring avx512/bf16,$1),$(ISA_avx512) -mavx512bf16,$(if $(findstring kernels/avx512,$1),$(ISA_avx512),$(if $(findstring kernels/avx2,$1),$(ISA_avx2))))
+isa = $(if $(findstring avx512/amx,$1),$(ISA_avx512) -mavx512bf16 -mamx-tile -mamx-bf16,$(if $(findstring avx512/bf16,$1),$(ISA_avx512) -mavx512bf16,$(if $(findstring kernels/avx512,$1),$(ISA_avx512),$(if $(findstring kernels/avx2,$1),$(ISA_avx2)))))
 
 $(B)/src/app/%.o: src/app/%.c $(B)/flags $(B)/build_info.h
 	@mkdir -p $(@D)

@@ -14,12 +14,8 @@ struct few_span few_part(int64_t first, int64_t last, int thread, int threads)
 
 size_t few_bytes(const struct kern_mat *w, int64_t m)
 {
-    return (size_t)(m * rows_steps(w) * rows_numbers(NULL, w)) * sizeof(float);
-}
-
-int64_t few_at(const struct kern_table *k, const struct kern_mat *w, int64_t m, int64_t i0)
-{
-    return (w->dtype == KERN_BF16 && k->has_bf16_dot ? i0 / 2 : i0) * m;
+    int64_t line = rows_steps(w) * rows_numbers(NULL, w), row = kern_few_ld(rows_steps(w));
+    return (size_t)(m * (line > row ? line : row)) * sizeof(float);
 }
 
 static size_t whole_lines(size_t bytes)
@@ -38,21 +34,23 @@ size_t few_scratch(const struct kern_mat *w, int64_t m)
     return FEW_OWN * (whole_lines(few_bytes(w, m)) + rows_room(w, m));
 }
 
-static void lay_out(const struct kern_table *k, const struct kern_mat *w, int64_t m, const struct few_rows *in, int64_t i, float *to)
+/* Inputs i .. of rows x, some of them. */
+static void lay_out(const struct kern_table *k, const struct kern_mat *w, int64_t m, const float *x, int64_t ldx, int64_t i,
+                    float *to)
 {
-    int64_t n = w->in - i < ROWS_CHUNK ? w->in - i : ROWS_CHUNK;
-    k->interleave(to + few_at(k, w, m, i), in->x + i, in->ldx, m, n, w->dtype);
+    struct kern_lay c = {.dtype = w->dtype, .rows = m, .steps = rows_steps(w), .first = i, .ldx = ldx, .x = x + i, .to = to};
+    c.n = w->in - i < ROWS_CHUNK ? w->in - i : ROWS_CHUNK;
+    k->lay_few(&c);
 }
 
 /* A line that another core wrote costs more than making its numbers anew, as long as most lines are one's own. */
-static const float *own_input(const struct kern_table *k, const struct kern_mat *w, int64_t m, const struct few_rows *in,
-                              float *to, float *room)
+static const float *own_input(const struct kern_table *k, const struct kern_mat *w, int64_t m, const struct few_rows *in, float *to,
+                              float *room)
 {
-    struct few_rows made = {.x = room, .ldx = w->in};
     for (int64_t r = 0; in->row && r < m; r++)
         in->row(in->arg, room + r * w->in, r);
     for (int64_t i = 0; i < w->in; i += ROWS_CHUNK)
-        lay_out(k, w, m, in->row ? &made : in, i, to);
+        lay_out(k, w, m, in->row ? room : in->x, in->row ? w->in : in->ldx, i, to);
     return to;
 }
 
@@ -64,7 +62,6 @@ const float *few_input(const struct kern_table *k, const struct kern_mat *w, int
     float *room = to + whole_lines(few_bytes(w, m)) / sizeof *to;
     if (own)
         return own_input(k, w, m, in, to, room);
-    struct few_rows made = {.x = room, .ldx = w->in};
     if (in->row) {
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < m; r++)
@@ -72,7 +69,7 @@ const float *few_input(const struct kern_table *k, const struct kern_mat *w, int
     }
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < w->in; i += ROWS_CHUNK)
-        lay_out(k, w, m, in->row ? &made : in, i, to);
+        lay_out(k, w, m, in->row ? room : in->x, in->row ? w->in : in->ldx, i, to);
     return to;
 }
 

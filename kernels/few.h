@@ -1,7 +1,6 @@
-/* Products of few rows, as a step of decoding has them, for all threads of a team: each number of all rows lies beside the others',
- * and each block of weights is read once, from one end to the other, at the speed of memory. Private to kernels/: linear.c and
- * mlp.c.
- *     (numbers, m)      floats, or pairs of bf16 where the CPU multiplies them */
+/* Products of few rows, as a step of decoding has them, for all threads of a team: rows are laid out as struct kern_lay says, and
+ * each block of weights is read once, from one end to the other, at the speed of memory. Private to kernels/: linear.c and
+ * mlp.c. */
 #ifndef AST_KERNELS_FEW_H
 #define AST_KERNELS_FEW_H
 
@@ -24,8 +23,6 @@ struct few_span few_part(int64_t first, int64_t last, int thread, int threads);
 /* Of m rows for w: the room of few_input, and of the laid-out rows alone, on any CPU. */
 size_t few_scratch(const struct kern_mat *w, int64_t m);
 size_t few_bytes(const struct kern_mat *w, int64_t m);
-/* Where input i0 of the rows begins, even, in numbers. */
-int64_t few_at(const struct kern_table *k, const struct kern_mat *w, int64_t m, int64_t i0);
 
 struct few_rows { /* as in struct kern_linear */
     const float *x;
@@ -46,7 +43,8 @@ void few_begin(struct few_deal *d);
 int64_t few_pass(int64_t m); /* blocks that a kernel of m rows takes at once */
 /* Each thread reads the weights of its own part, which it has touched first, and then helps those that are held up: work() for
  * some blocks after others, `pass` or a multiple unless they are the last. Does not wait for the others. */
-void few_share(struct few_deal *d, int64_t first, int64_t last, int64_t pass, void (*work)(void *arg, struct few_span b), void *arg);
+void few_share(struct few_deal *d, int64_t first, int64_t last, int64_t pass, void (*work)(void *arg, struct few_span b),
+               void *arg);
 
 /* Work: y (m, cols; ldy) (+)= x times the blocks of w; y's column 0 is w's output col0. */
 struct few_call {

@@ -6,18 +6,22 @@
 #endif
 #include <stdlib.h>
 #include <string.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "kernels/peak.h"
 #include "kernels/tile.h"
 
-#define KERN_ISA(n, runs) extern const struct kern_table kern_##n;
+#define KERN_ISA(n, b, runs) extern const struct kern_table kern_##n;
 #define KERN_PART(n, of, runs) extern const struct kern_table kern_##n;
 #include "kernels/isas.def"
 #undef KERN_ISA
 #undef KERN_PART
 
 enum {
-#define KERN_ISA(n, runs) ISA_##n,
+#define KERN_ISA(n, b, runs) ISA_##n,
 #include "kernels/isas.def"
 #undef KERN_ISA
     N_ISAS
@@ -25,7 +29,14 @@ enum {
 #undef KERN_PART
 
 static const struct kern_table *const tables[] = {
-#define KERN_ISA(n, runs) &kern_##n,
+#define KERN_ISA(n, b, runs) &kern_##n,
+#include "kernels/isas.def"
+#undef KERN_ISA
+};
+#undef KERN_PART
+
+static const int bases[] = {
+#define KERN_ISA(n, b, runs) ISA_##b,
 #include "kernels/isas.def"
 #undef KERN_ISA
 };
@@ -58,12 +69,27 @@ static bool has_f16c(void)
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
+
+/* Leaf 7, EDX bits 24 and 22: tiles, and their products of bf16. Linux gives a process their registers when it asks: all its
+ * threads may use them from then on. */
+static bool may_use_tiles(void)
+{
+    enum { BF16 = 1 << 22, TILES = 1 << 24, REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BF16) || !(d & TILES))
+        return false;
+#if defined(__linux__)
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
 #endif
 
 bool kern_isa_runs(int i)
 {
     switch (i) {
-#define KERN_ISA(n, runs)                                                                                                          \
+#define KERN_ISA(n, b, runs)                                                                                                       \
     case ISA_##n:                                                                                                                  \
         return runs;
 #include "kernels/isas.def"
@@ -76,6 +102,7 @@ bool kern_isa_runs(int i)
 static void lay_over(struct kern_table *out, const struct kern_table *t)
 {
     out->has_bf16_dot = out->has_bf16_dot || t->has_bf16_dot;
+    out->has_tiles = out->has_tiles || t->has_tiles;
 #define KERN_ENTRY(e)                                                                                                              \
     if (t->e)                                                                                                                      \
         out->e = t->e;
@@ -83,15 +110,23 @@ static void lay_over(struct kern_table *out, const struct kern_table *t)
 #undef KERN_ENTRY
 }
 
+/* Is it `base`, or does it rest on it? */
+static bool rests_on(int isa, int base)
+{
+    while (isa != base && isa != bases[isa])
+        isa = bases[isa];
+    return isa == base;
+}
+
 /* In the order of isas.def: an instruction set's parts before the next one, which overrides them. */
 static void merge(struct kern_table *out, int isa)
 {
     *out = *tables[0];
-#define KERN_ISA(n, runs)                                                                                                          \
-    if (ISA_##n > 0 && ISA_##n <= isa)                                                                                             \
+#define KERN_ISA(n, b, runs)                                                                                                       \
+    if (rests_on(isa, ISA_##n))                                                                                                    \
         lay_over(out, &kern_##n);
 #define KERN_PART(n, of, runs)                                                                                                     \
-    if (isa >= ISA_##of && (runs))                                                                                                 \
+    if (rests_on(isa, ISA_##of) && (runs))                                                                                         \
         lay_over(out, &kern_##n);
 #include "kernels/isas.def"
 #undef KERN_ISA
@@ -99,9 +134,9 @@ static void merge(struct kern_table *out, int isa)
     out->isa = tables[isa]->isa;
 }
 
-/* Are dot products of bf16 faster than widening and multiplying? There are CPUs with half the rate, and with twice. In turn, and
+/* Are products of bf16 faster than widening and multiplying? There are CPUs with half the rate, and with twice. In turn, and
  * the best of each, so that what disturbs one moment decides nothing. */
-static bool dots_pay(const struct kern_table *t)
+static bool pairs_pay(const struct kern_table *t)
 {
     enum { TURNS = 20, ROUNDS = 4000 }; /* some 10 microseconds each */
     double best[2] = {0, 0};
@@ -116,12 +151,15 @@ static bool dots_pay(const struct kern_table *t)
 int kern_best(void)
 {
     int best = 0;
-    for (int i = 1; i < N_ISAS; i++)
-        if (kern_isa_runs(i))
+    for (int i = 1; i < N_ISAS; i++) {
+        struct kern_table t;
+        if (!kern_isa_runs(i))
+            continue;
+        merge(&t, i);
+        if (!kern_has_pairs(&t) || pairs_pay(&t))
             best = i;
-    struct kern_table t;
-    merge(&t, best);
-    return t.has_bf16_dot && !dots_pay(&t) ? best - 1 : best;
+    }
+    return best;
 }
 
 int kern_select(struct kern_table *out, const char *isa)

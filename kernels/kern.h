@@ -92,12 +92,12 @@ struct kern_list {
 
 /* One chunk of a linear layer: y[r][16 b + j - col0] (+)= sum_c x[r][c] w_b[c][j] for the blocks b of 16 outputs of
  * struct kern_mat (kernels/linear.h), columns outside cols left alone. A step c is one input (f32) or a pair (bf16).
- * Numbers of x: floats; for bf16 weights pairs of bf16 with has_bf16_dot, else two floats a step, rounded to bf16. One chain of
+ * Numbers of x: floats; for bf16 weights pairs of bf16 with kern_has_pairs, else two floats a step, rounded to bf16. One chain of
  * additions for each output in the order of c, whatever the other numbers are. */
 struct kern_gemm {
     enum kern_dtype dtype;
     int64_t rows, steps, ldx; /* ldx in 4-byte numbers of x: KERN_XLD, which is as many as there may be, or 0 */
-    const void *x;            /* (rows, ldx), see below; ldx 0: (numbers, rows), for up to KERN_NARROW rows */
+    const void *x;            /* (rows, ldx), see below; ldx 0: as laid out by lay_few, up to KERN_NARROW rows */
     const void *w;            /* block 0 at this chunk's first step; w_stride steps from one block to the next */
     int64_t w_stride, block0, block1;
     const void *ahead;    /* hint: the weights that this thread is likely to go on with, of as many steps, blocks as far apart; */
@@ -106,6 +106,22 @@ struct kern_gemm {
     int64_t ldy, col0, cols;
     bool accumulate;
 };
+
+/* Lays out some inputs of up to KERN_NARROW rows for a product: input first + i of row r, x[r ldx + i], i < n, becomes number r of
+ * line first + i of `to` (numbers, rows). For bf16 weights it is rounded, pairs with kern_has_pairs are one number, and an odd last
+ * input is filled up by zero to a whole step. With has_tiles pairs stay row by row: `to` is (rows, kern_few_ld(steps)). */
+struct kern_lay {
+    enum kern_dtype dtype; /* of the weights */
+    int64_t rows, steps;   /* steps of whole rows */
+    int64_t first, n, ldx; /* first is even; so is n, unless it ends the rows */
+    const float *x;
+    float *to;
+};
+/* Numbers from one row to the next: an odd number of cache lines, lest all rows contend for the same places of a cache. */
+static inline int64_t kern_few_ld(int64_t steps)
+{
+    return ((steps + 15) / 16 | 1) * 16;
+}
 
 /* Small products of training: c[i][j] (+)= sum_s a[i a_row + s a_step] b[j / 16 b_block + s b_step + j % 16], i < m, j < n,
  * s < k. Row-major B: b_block = KERN_KB, b_step its stride; packed keys: b_block = KERN_KB k, b_step = KERN_KB; A transposed:
@@ -131,7 +147,8 @@ struct kern_soft {
 
 struct kern_table {
     const char *isa;
-    bool has_bf16_dot; /* vdpbf16ps */
+    bool has_bf16_dot; /* vdpbf16ps: linear layers multiply pairs of bf16, and so does attention */
+    bool has_tiles;    /* tdpbf16ps: linear layers multiply tiles of such pairs */
 
     /* vectors */
     float (*dot)(const float *x, const float *y, int64_t n);
@@ -200,9 +217,8 @@ struct kern_table {
     void (*list_scores)(const struct kern_list *c);
     void (*list_mix)(const struct kern_list *c);
 
-    /* few rows as gemm wants them: input i of row r of x (rows, n; ldx) to number r of line i of `to` (numbers, rows); for bf16
-     * weights rounded, and an odd n filled up by zeros to a whole step */
-    void (*interleave)(float *to, const float *x, int64_t ldx, int64_t rows, int64_t n, enum kern_dtype t);
+    /* few rows as gemm wants them, see struct kern_lay */
+    void (*lay_few)(const struct kern_lay *c);
     /* linear layers, see struct kern_gemm; one thread's share */
     void (*gemm)(const struct kern_gemm *g);
 
@@ -222,13 +238,19 @@ struct kern_table {
     double (*peak)(enum kern_dtype t, int64_t n);
 };
 
-/* isa NULL: the environment's AST_ISA, else kern_best(). Names: "ref", "avx2", "avx512", "avx512bf16".
+/* Does it multiply pairs of bf16 in linear layers? */
+static inline bool kern_has_pairs(const struct kern_table *k)
+{
+    return k->has_bf16_dot || k->has_tiles;
+}
+
+/* isa NULL: the environment's AST_ISA, else kern_best(). Names: "ref", "avx2", "avx512", "avx512bf16", "amx".
  * Returns 0; -1: unknown name; -2: this CPU cannot run it. */
 int kern_select(struct kern_table *out, const char *isa);
 int kern_isa_count(void);
 const char *kern_isa_name(int i); /* simplest first */
 bool kern_isa_runs(int i);        /* can this CPU run it? */
-/* The last that this CPU runs; but not avx512bf16 where its dot products are slower than multiply-adds (measured, 1 ms). */
+/* The last that this CPU runs; but none whose products of bf16 are slower than multiply-adds (measured, some ms). */
 int kern_best(void);
 
 #endif

@@ -15,10 +15,10 @@
 #include "kernels/rows.h"
 
 enum {
-    ROWS = 256,      /* of x at once: a piece of them is 400 KiB, for L2 */
-    UNIT = 4,        /* blocks that a thread takes at once ... */
-    UNITS = 1024,    /* ... or more, so that there are so many units at most */
-    PATIENCE = 2000  /* looks at a unit that is not ready before the core is left to others */
+    ROWS = 256,     /* of x at once: a piece of them is 400 KiB, for L2 */
+    UNIT = 4,       /* blocks that a thread takes at once ... */
+    UNITS = 1024,   /* ... or more, so that there are so many units at most */
+    PATIENCE = 2000 /* looks at a unit that is not ready before the core is left to others */
 };
 
 size_t kern_mat_bytes(enum kern_dtype t, int64_t out, int64_t in)

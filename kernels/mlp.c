@@ -125,21 +125,17 @@ static void hidden_blocks(void *arg, struct few_span b)
         few_multiply(&call, b);
     for (int64_t r = 0; r < c->m; r++)
         c->act(c->arg, h + r * LD, c->gated ? u + r * LD : NULL, first, n * KERN_KB);
-    f->k->interleave(f->h + few_at(f->k, c->down, c->m, first), h, LD, c->m, n * KERN_KB, c->down->dtype);
+    struct kern_lay lay = {.dtype = c->down->dtype, .rows = c->m, .steps = rows_steps(c->down), .first = first};
+    lay.n = n * KERN_KB, lay.ldx = LD, lay.x = h, lay.to = f->h;
+    f->k->lay_few(&lay);
 }
 
 static void few_rows(const struct kern_table *k, const struct kern_mlp *c)
 {
     float *h = (float *)c->scratch + few_scratch(c->up, c->m) / sizeof *h;
     struct few_rows in = {c->x, c->ldx, c->row, c->arg};
-    struct few_call down = {.k = k,
-                            .w = c->down,
-                            .m = c->m,
-                            .x = h,
-                            .y = c->y,
-                            .ldy = c->ldy,
-                            .cols = c->down->out,
-                            .accumulate = c->accumulate};
+    struct few_call down = {
+        .k = k, .w = c->down, .m = c->m, .x = h, .y = c->y, .ldy = c->ldy, .cols = c->down->out, .accumulate = c->accumulate};
     struct few_deal first, second;
     few_begin(&first);
     few_begin(&second);

@@ -15,7 +15,7 @@ struct kern_mlp {
     bool gated;
     void (*act)(const void *arg, float *h, float *u, int64_t first, int64_t n);
     const void *arg;
-    const float *x; /* (m, in; ldx) */
+    const float *x;                                     /* (m, in; ldx) */
     void (*row)(const void *arg, float *to, int64_t r); /* as in struct kern_linear */
     int64_t m, ldx;
     float *y;

@@ -12,7 +12,7 @@ int64_t rows_steps(const struct kern_mat *w)
 
 int64_t rows_numbers(const struct kern_table *k, const struct kern_mat *w)
 {
-    return w->dtype == KERN_BF16 && !(k && k->has_bf16_dot) ? 2 : 1;
+    return w->dtype == KERN_BF16 && !(k && kern_has_pairs(k)) ? 2 : 1;
 }
 
 int64_t rows_pieces(const struct kern_table *k, const struct kern_mat *w)
@@ -22,8 +22,8 @@ int64_t rows_pieces(const struct kern_table *k, const struct kern_mat *w)
 
 int64_t rows_depth(const struct kern_table *k, const struct kern_mat *w)
 {
-    int64_t pieces = rows_pieces(k, w);
-    return pieces ? (rows_steps(w) + pieces - 1) / pieces : 1;
+    int64_t pieces = rows_pieces(k, w), even = pieces ? (rows_steps(w) + pieces - 1) / pieces : 1, tiled = (even + 15) / 16 * 16;
+    return tiled * (pieces - 1) < rows_steps(w) ? tiled : even; /* tiles take 16 at once */
 }
 
 size_t rows_bytes(const struct kern_mat *w, int64_t m)
@@ -37,18 +37,18 @@ int64_t rows_round(const struct kern_table *k, float *to, const float *from, int
     k->bf16_from_f32(half, from, n);
     half[n] = 0; /* the pair of an odd last input */
     n += n % 2;
-    if (k->has_bf16_dot)
+    if (kern_has_pairs(k))
         memcpy(to, half, (size_t)n * sizeof *half);
     else
         k->f32_from_bf16(to, half, n);
-    return k->has_bf16_dot ? n / 2 : n;
+    return kern_has_pairs(k) ? n / 2 : n;
 }
 
 void rows_put(const struct kern_table *k, const struct kern_mat *w, float *rows, int64_t m, int64_t r, int64_t c0, int64_t n,
               const float *from)
 {
     bool half = w->dtype == KERN_BF16;
-    int64_t depth = rows_depth(k, w) * (half ? 2 : 1), per = half && k->has_bf16_dot ? 2 : 1;
+    int64_t depth = rows_depth(k, w) * (half ? 2 : 1), per = half && kern_has_pairs(k) ? 2 : 1;
     for (int64_t end = c0 + n, part; c0 < end; c0 += part, from += part) {
         int64_t piece = c0 / depth, at = c0 % depth;
         part = end - c0 < depth - at ? end - c0 : depth - at;

@@ -305,19 +305,19 @@ INL vf numbers(const float *x, int64_t left, enum kern_dtype t)
 }
 
 /* Squares of W rows and W numbers are turned about in registers. */
-static void interleave(float *to, const float *x, int64_t ldx, int64_t rows, int64_t n, enum kern_dtype t)
+static void lay_few(const struct kern_lay *c)
 {
-    int64_t each = t == KERN_BF16 ? 2 / BF16_PARTS : 1, all = t == KERN_BF16 ? (n + 1) / 2 * BF16_PARTS : n;
+    bool half = c->dtype == KERN_BF16;
+    int64_t each = half ? 2 / BF16_PARTS : 1, all = half ? (c->n + 1) / 2 * BF16_PARTS : c->n, rows = c->rows;
+    float *to = c->to + c->first / each * rows;
     for (int64_t i = 0; i < all && rows == 1; i += W)
-        vstore_n(to + i, numbers(x + i * each, n - i * each, t), all - i < W ? all - i : W);
-    if (rows == 1)
-        return;
-    for (int64_t r = 0; r < rows; r += W)
+        vstore_n(to + i, numbers(c->x + i * each, c->n - i * each, c->dtype), all - i < W ? all - i : W);
+    for (int64_t r = 0; r < rows && rows > 1; r += W)
         for (int64_t i = 0; i < all; i += W) {
-            int64_t mr = rows - r < W ? rows - r : W, some = all - i < W ? all - i : W, left = n - i * each;
+            int64_t mr = rows - r < W ? rows - r : W, some = all - i < W ? all - i : W, left = c->n - i * each;
             vf part[W];
             for (int64_t l = 0; l < W; l++)
-                part[l] = l < mr ? numbers(x + (r + l) * ldx + i * each, left, t) : vzero();
+                part[l] = l < mr ? numbers(c->x + (r + l) * c->ldx + i * each, left, c->dtype) : vzero();
             vtranspose(part);
             for (int64_t l = 0; l < some; l++)
                 vstore_n(to + (i + l) * rows + r, part[l], mr);

@@ -7,4 +7,4 @@
 
 extern const struct kern_table kern_avx512_bf16_gemm;
 
-const struct kern_table kern_avx512_bf16_gemm = {.gemm = gemm, .interleave = interleave, .peak = peak};
+const struct kern_table kern_avx512_bf16_gemm = {.gemm = gemm, .lay_few = lay_few, .peak = peak};

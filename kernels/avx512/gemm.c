@@ -6,4 +6,4 @@
 
 extern const struct kern_table kern_avx512_gemm;
 
-const struct kern_table kern_avx512_gemm = {.gemm = gemm, .interleave = interleave, .peak = peak};
+const struct kern_table kern_avx512_gemm = {.gemm = gemm, .lay_few = lay_few, .peak = peak};

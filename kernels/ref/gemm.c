@@ -25,18 +25,18 @@ static void one_block(const struct kern_gemm *g, int64_t r, int64_t b, float acc
     }
 }
 
-void ref_interleave(float *to, const float *x, int64_t ldx, int64_t rows, int64_t n, enum kern_dtype t)
+void ref_lay_few(const struct kern_lay *c)
 {
-    int64_t all = t == KERN_BF16 ? n + n % 2 : n;
-    for (int64_t r = 0; r < rows; r++)
+    int64_t all = c->dtype == KERN_BF16 ? c->n + c->n % 2 : c->n;
+    for (int64_t r = 0; r < c->rows; r++)
         for (int64_t i = 0; i < all; i++) {
-            float one = i < n ? x[r * ldx + i] : 0;
+            float one = i < c->n ? c->x[r * c->ldx + i] : 0;
             uint16_t half;
-            if (t == KERN_BF16) {
+            if (c->dtype == KERN_BF16) {
                 ref_bf16_from_f32(&half, &one, 1);
                 ref_f32_from_bf16(&one, &half, 1);
             }
-            to[i * rows + r] = one;
+            c->to[(c->first + i) * c->rows + r] = one;
         }
 }
 

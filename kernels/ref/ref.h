@@ -46,7 +46,7 @@ void ref_running_mean(const struct kern_mean *c);
 void ref_pool_rows(const struct kern_pool *c);
 void ref_list_scores(const struct kern_list *c);
 void ref_list_mix(const struct kern_list *c);
-void ref_interleave(float *to, const float *x, int64_t ldx, int64_t rows, int64_t n, enum kern_dtype t);
+void ref_lay_few(const struct kern_lay *c);
 void ref_gemm(const struct kern_gemm *g);
 void ref_panel(const struct kern_panel *c);
 void ref_silu_grad(const struct kern_act_grad *c);

@@ -30,7 +30,7 @@ const struct app_command app_logits = {
              "  --rope T       rotary frequencies: dtype (default): rounded to the checkpoint's type, as a PyTorch module has\n"
              "                 them that was cast as a whole; or f32: as from_pretrained leaves them, and as `run` takes them\n"
              "  --kv T         keys and values: f32 (default) or bf16\n"
-             "  --isa I        instruction set: ref, avx2, avx512, avx512bf16 (default: $AST_ISA, else the best)\n",
+             "  --isa I        instruction set: ref, avx2, avx512, avx512bf16, amx (default: $AST_ISA, else the best)\n",
     .run = run,
 };
 

@@ -45,9 +45,11 @@ static void kernels(struct doctor *d)
         doctor_warn(d, "kernels", NULL, "only the plain reference kernels run here: correct, but many times slower");
     else
         doctor_ok(d, "kernels", "%s%s%s", chosen.isa,
-                  chosen.has_bf16_dot       ? ", with bf16 dot products"
-                  : kern_isa_runs(best + 1) ? ": multiply-adds are faster here than the bf16 dot products of avx512bf16"
-                                            : "",
+                  chosen.has_tiles      ? ": bf16 linear layers in tiles"
+                  : chosen.has_bf16_dot ? ", with bf16 dot products"
+                  : best + 1 < kern_isa_count() && kern_isa_runs(best + 1)
+                      ? ": multiply-adds are faster here than the bf16 dot products of avx512bf16"
+                      : "",
                   forced && forced[0] ? " (forced by AST_ISA)" : "");
 }
 

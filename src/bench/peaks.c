@@ -11,7 +11,10 @@ static int peak_row(struct bench *b, enum kern_dtype t, int threads)
 {
     double x[BENCH_ROUNDS];
     struct bench_row r = {.part = "peak", .unit = "FLOP/s"};
-    const char *name = t == KERN_F32 ? "f32 multiply-adds" : b->kern.has_bf16_dot ? "bf16 dot products" : "bf16, widened";
+    const char *name = t == KERN_F32          ? "f32 multiply-adds"
+                       : b->kern.has_tiles    ? "bf16 tiles"
+                       : b->kern.has_bf16_dot ? "bf16 dot products"
+                                              : "bf16, widened";
     kern_threads(threads);
     for (int i = 0; i < b->o.rounds; i++)
         x[i] = bench_peak(b, t, 0.03, NULL);

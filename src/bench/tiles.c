@@ -14,6 +14,12 @@
 enum tile_kind { DENSE, BLOCKS, GATHER };
 enum { KEYS = 8192, N_BLOCKS = KEYS / KERN_KB, ROWS = 64, SHARE = 4, KEEP = 64 };
 
+/* Whose peak attention is held against: keys and values of bf16 are widened where only linear layers have tiles. */
+static enum kern_dtype multiplies(const struct bench *b, enum kern_dtype t)
+{
+    return b->kern.has_tiles ? KERN_F32 : t;
+}
+
 struct tile {
     enum tile_kind kind;
     enum kern_dtype dtype;
@@ -117,7 +123,7 @@ static int tile_row(struct bench *b, struct tile *a)
     static const char *const kind[] = {"dense", "blocks", "gather"};
     double pairs = (double)a->rows * (a->kind == DENSE ? KEYS : KEEP * KERN_KB);
     struct bench_work w = {.part = "kernel",
-                           .dtype = a->dtype,
+                           .dtype = multiplies(b, a->dtype),
                            .flops = b->ranks * 4 * pairs * (double)a->dim,
                            .one_thread = true,
                            .open = tile_open,
@@ -233,7 +239,8 @@ static int whole_row(struct bench *b, int64_t heads, int64_t kv_heads, int64_t n
     a.s.n_layers = 1;
     a.s.scale = 0.125F;
     double flops = 4 * (double)n * (double)(n + 1) / 2 * (double)(heads * 64);
-    struct bench_work w = {.part = "kernel", .dtype = t, .flops = b->ranks * flops, .open = whole_open, .call = whole_call};
+    struct bench_work w = {
+        .part = "kernel", .dtype = multiplies(b, t), .flops = b->ranks * flops, .open = whole_open, .call = whole_call};
     w.close = whole_close;
     w.arg = &a;
     w.about_s = flops / (t == KERN_BF16 ? 2e11 : 1.2e11);

@@ -487,8 +487,7 @@ static void mlp(const struct pass *p, struct slice *s)
     }
     float *up = p->w.up + s->at * p->up_dim;
     linear(p, s,
-           (struct kern_linear){
-               .w = &p->l->up, .x = x + s->at * hidden, .ldx = hidden, .row = made ? second_norm : NULL, .y = up});
+           (struct kern_linear){.w = &p->l->up, .x = x + s->at * hidden, .ldx = hidden, .row = made ? second_norm : NULL, .y = up});
     activate_rows(p, s);
     project(p, s, &p->l->down, p->w.up, p->up_dim, !parallel);
 }

@@ -48,7 +48,7 @@ static const struct cfg_field task_fields[] = {
 static const struct cfg_field run_fields[] = {
     CFG_INT(struct job_run, threads, 0, 0, 4096, "OpenMP threads of a rank; 0: cores of the machine / ranks on it"),
     CFG_INT(struct job_run, tensor, 1, 0, 1024, "ranks of a worker group, which share one model (tensor parallelism); 0: as memory and work ask for"),
-    CFG_STR(struct job_run, isa, "", "instruction set of the kernels: ref, avx2, avx512, avx512bf16; empty: the fastest here"),
+    CFG_STR(struct job_run, isa, "", "instruction set of the kernels: ref, avx2, avx512, avx512bf16, amx; empty: the fastest here"),
     CFG_INT(struct job_run, seed, 1, 0, 9e15, "seed of everything random: bootstrap, sampling"),
     CFG_INT(struct job_run, batch_tokens, 4096, 1, 1e9, "tokens of samples that run together"),
     CFG_INT(struct job_run, batch_samples, 64, 1, 1e6, "at most so many samples run together"),

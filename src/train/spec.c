@@ -57,7 +57,7 @@ static const struct cfg_field train_fields[] = {
     CFG_INT(struct train_opts, seed, 1, 0, 9e15, "seed of everything random: order of the data, start values, sampled rows"),
     CFG_INT(struct train_opts, threads, 0, 0, 4096, "OpenMP threads of a rank; 0: cores of the machine / ranks on it"),
     CFG_INT(struct train_opts, tensor, 1, 1, 1024, "ranks that share one model (tensor parallelism)"),
-    CFG_STR(struct train_opts, isa, "", "instruction set of the kernels: ref, avx2, avx512, avx512bf16; empty: the fastest here"),
+    CFG_STR(struct train_opts, isa, "", "instruction set of the kernels: ref, avx2, avx512, avx512bf16, amx; empty: the fastest here"),
     CFG_END,
 };
 static const struct cfg_field sweep_fields[] = {

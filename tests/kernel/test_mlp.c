@@ -105,8 +105,8 @@ static void compare(enum kern_dtype t, const struct sizes *z, bool makes)
     c.x = x, c.y = want;
     apart(z, &c);
     if (memcmp(y, want, (size_t)(z->m * ldy) * sizeof *y))
-        T_FAIL("bf16 %d, m %lld, in %lld, F %lld, out %lld, gated %d, made %d: bits differ", t, (long long)z->m,
-               (long long)z->in, (long long)z->f, (long long)z->out, z->gated, makes);
+        T_FAIL("bf16 %d, m %lld, in %lld, F %lld, out %lld, gated %d, made %d: bits differ", t, (long long)z->m, (long long)z->in,
+               (long long)z->f, (long long)z->out, z->gated, makes);
     free(up.data), free(down.data), free(x), free(bias), free(y), free(want), free(c.scratch);
 }
 
