@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { DEPTH = 384 }; /* numbers of a piece: rows lie KERN_XLD apart, an odd number of cache lines */
+enum { DEPTH = 24 * 16 }; /* numbers of a piece: rows lie KERN_XLD apart, an odd number of cache lines */
 
 int64_t rows_steps(const struct kern_mat *w)
 {
@@ -22,8 +22,8 @@ int64_t rows_pieces(const struct kern_table *k, const struct kern_mat *w)
 
 int64_t rows_depth(const struct kern_table *k, const struct kern_mat *w)
 {
-    int64_t pieces = rows_pieces(k, w), even = pieces ? (rows_steps(w) + pieces - 1) / pieces : 1, tiled = (even + 15) / 16 * 16;
-    return tiled * (pieces - 1) < rows_steps(w) ? tiled : even; /* tiles take 16 at once */
+    int64_t pieces = rows_pieces(k, w), even = pieces ? (rows_steps(w) + pieces - 1) / pieces : 1;
+    return (even + 15) / 16 * 16; /* tiles take 16 at once; DEPTH at most, so that something is left for the last piece */
 }
 
 size_t rows_bytes(const struct kern_mat *w, int64_t m)
