@@ -43,10 +43,12 @@ CFLAGS_ALL = -std=c11 -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE $(OPT) -g -fno
 LDLIBS_ALL = $(if $(BLASDIR),-L$(BLASDIR) -Wl$(comma)-rpath$(comma)$(BLASDIR)) $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lhdf5_hl -lm -lpthread $(EXTRA_LDLIBS)
 comma := ,
 
-# The folder selects the instruction set, and nothing else does.
+# The folder selects the instruction set; in kernels/avx512 the first word of a file (bf16, amx) what it has beyond.
 X86 := $(filter x86_64 amd64,$(shell uname -m))
 ISA_avx2   := -mavx2 -mfma -mf16c
 ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
+ISA_bf16   := $(ISA_avx512) -mavx512bf16
+ISA_amx    := $(ISA_bf16) -mamx-tile -mamx-bf16
 KERN := kernels kernels/ref $(if $(X86),kernels/avx2 kernels/avx512)
 
 SRC    := $(wildcard src/*/*.c) $(foreach d,$(KERN),$(wildcard $(d)/*.c))
@@ -69,7 +71,7 @@ help:
 # All is rebuilt when compiler or flags change.
 $(B)/flags: FORCE
 	@mkdir -p $(B)
-	@echo '$(CC) $(CFLAGS_ALL) $(ISA_avx2) $(ISA_avx512) $(LDLIBS_ALL)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(ISA_avx2) $(ISA_avx512) $(LDLIBS_ALL)' > $@
+	@echo '$(CC) $(CFLAGS_ALL) $(ISA_avx2) $(ISA_amx) $(LDLIBS_ALL)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(ISA_avx2) $(ISA_amx) $(LDLIBS_ALL)' > $@
 
 # What the results say about the program; rewritten only when it changes.
 $(B)/build_info.h: FORCE
@@ -81,7 +83,7 @@ $(B)/build_info.h: FORCE
 	   echo '#define BUILD_COMPILER "$(shell $(CC) --version 2>/dev/null | head -n 1)"'; } > $@.new
 	@cmp -s $@.new $@ && rm -f $@.new || mv $@.new $@
 
-isa = $(if $(findstring avx512/amx,$1),$(ISA_avx512) -mavx512bf16 -mamx-tile -mamx-bf16,$(if $(findstring avx512/bf16,$1),$(ISA_avx512) -mavx512bf16,$(if $(findstring kernels/avx512,$1),$(ISA_avx512),$(if $(findstring kernels/avx2,$1),$(ISA_avx2)))))
+isa = $(if $(findstring avx512/amx,$1),$(ISA_amx),$(if $(findstring avx512/bf16,$1),$(ISA_bf16),$(if $(findstring kernels/avx512,$1),$(ISA_avx512),$(if $(findstring kernels/avx2,$1),$(ISA_avx2)))))
 
 $(B)/src/app/%.o: src/app/%.c $(B)/flags $(B)/build_info.h
 	@mkdir -p $(@D)

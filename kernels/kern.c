@@ -86,12 +86,13 @@ static bool may_use_tiles(void)
 }
 #endif
 
+/* What rests on another needs what that one needs. */
 bool kern_isa_runs(int i)
 {
     switch (i) {
 #define KERN_ISA(n, b, runs)                                                                                                       \
     case ISA_##n:                                                                                                                  \
-        return runs;
+        return (ISA_##b == ISA_##n || kern_isa_runs(ISA_##b)) && (runs);
 #include "kernels/isas.def"
 #undef KERN_ISA
 #undef KERN_PART
@@ -178,6 +179,11 @@ int kern_select(struct kern_table *out, const char *isa)
     }
     merge(out, kern_best());
     return 0;
+}
+
+const char *kern_pairs_by(const struct kern_table *k)
+{
+    return k->has_tiles ? "bf16 tiles" : k->has_bf16_dot ? "bf16 dot products" : NULL;
 }
 
 size_t kern_kv_bytes(enum kern_dtype t, int64_t dim, int64_t keys)

@@ -243,6 +243,7 @@ static inline bool kern_has_pairs(const struct kern_table *k)
 {
     return k->has_bf16_dot || k->has_tiles;
 }
+const char *kern_pairs_by(const struct kern_table *k); /* by what: "bf16 tiles", "bf16 dot products"; NULL: it widens */
 
 /* isa NULL: the environment's AST_ISA, else kern_best(). Names: "ref", "avx2", "avx512", "avx512bf16", "amx".
  * Returns 0; -1: unknown name; -2: this CPU cannot run it. */

@@ -4,7 +4,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "kernels/kern.h"
+#include "kernels/gemm_out.h"
 
 extern const struct kern_table kern_avx512_gemm, kern_amx;
 
@@ -162,23 +162,6 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Where rows r .. r+n-1 of blocks b .. b+nb-1 go: into y, or by a copy where the wanted columns end or begin within a block. */
-struct outputs {
-    float *y;
-    int64_t skip, n;
-    bool whole;
-};
-
-static struct outputs outputs_of(const struct kern_gemm *g, int64_t r, int64_t b, int nb)
-{
-    int64_t first = b * KERN_KB - g->col0, last = first + nb * KERN_KB;
-    struct outputs o = {.skip = first < 0 ? -first : 0, .whole = first >= 0 && last <= g->cols};
-    first = first < 0 ? 0 : first;
-    o.n = (last > g->cols ? g->cols : last) - first;
-    o.y = g->y + r * g->ldy + first;
-    return o;
-}
-
 /* Rows from r on, blocks b .. b+nb-1. */
 static void rows_and_blocks(const struct kern_gemm *g, struct shape *now, int64_t r, int64_t b, int nb)
 {
@@ -186,11 +169,11 @@ static void rows_and_blocks(const struct kern_gemm *g, struct shape *now, int64_
     int64_t rows = g->rows - r < 2 * SIDE ? g->rows - r : 2 * SIDE, size = g->w_stride * KERN_KB;
     int64_t ldx = g->ldx ? g->ldx : kern_few_ld(g->steps);
     struct shape sides = {{rows < SIDE ? (int)rows : SIDE, rows > SIDE ? (int)rows - SIDE : 0}, SIDE};
-    struct outputs o = outputs_of(g, r, b, nb);
+    struct outputs o = enter(g, r, (int)rows, b, nb, copy[0], 2 * KERN_KB);
     struct square q = {.few = !g->ldx, .steps = g->steps, .add = g->accumulate, .ldx = ldx * (int64_t)sizeof(float)};
     q.part = r / (2 * SIDE), q.parts = (g->rows + 2 * SIDE - 1) / (2 * SIDE);
-    q.y[0] = (char *)(o.whole ? o.y : copy[0]);
-    q.ldy = (int64_t)sizeof(float) * (o.whole ? g->ldy : 2 * KERN_KB);
+    q.y[0] = (char *)o.into;
+    q.ldy = (int64_t)sizeof(float) * o.into_ld;
     q.y[1] = q.y[0] + SIDE * q.ldy;
     q.then = q.y[0] + 2 * SIDE * q.ldy;
     q.lines = o.whole ? least(g->rows - r - rows, 2 * SIDE) : 0;
@@ -202,13 +185,8 @@ static void rows_and_blocks(const struct kern_gemm *g, struct shape *now, int64_
             q.next[i] =
                 next < 0 ? q.w[i] + nb * size * (int64_t)sizeof(float) : (const char *)((const float *)g->ahead + next * size);
     }
-    for (int64_t i = 0; !o.whole && g->accumulate && i < rows; i++) {
-        memset(copy[i], 0, sizeof copy[i]);
-        memcpy(copy[i] + o.skip, o.y + i * g->ldy, (size_t)o.n * sizeof(float));
-    }
     any_square(&q, now, &sides, rows > SIDE ? 2 : 1, nb);
-    for (int64_t i = 0; !o.whole && i < rows; i++)
-        memcpy(o.y + i * g->ldy, copy[i] + o.skip, (size_t)o.n * sizeof(float));
+    leave(&o, (int)rows);
 }
 
 static void gemm(const struct kern_gemm *g)

@@ -29,6 +29,7 @@ static void kernels(struct doctor *d)
     const char *forced = getenv("AST_ISA");
     char model[256], runs[256] = "";
     int best = kern_best(), rc = kern_select(&chosen, NULL);
+    const char *by = kern_pairs_by(&chosen);
     for (int i = 0; i < kern_isa_count(); i++)
         if (kern_isa_runs(i))
             snprintf(runs + strlen(runs), sizeof runs - strlen(runs), "%s%s", runs[0] ? ", " : "", kern_isa_name(i));
@@ -44,12 +45,10 @@ static void kernels(struct doctor *d)
     else if (best == 0)
         doctor_warn(d, "kernels", NULL, "only the plain reference kernels run here: correct, but many times slower");
     else
-        doctor_ok(d, "kernels", "%s%s%s", chosen.isa,
-                  chosen.has_tiles      ? ": bf16 linear layers in tiles"
-                  : chosen.has_bf16_dot ? ", with bf16 dot products"
-                  : best + 1 < kern_isa_count() && kern_isa_runs(best + 1)
-                      ? ": multiply-adds are faster here than the bf16 dot products of avx512bf16"
-                      : "",
+        doctor_ok(d, "kernels", "%s%s%s%s", chosen.isa, by ? ", with " : "",
+                  by                                                       ? by
+                  : best + 1 < kern_isa_count() && kern_isa_runs(best + 1) ? ": multiply-adds are faster here than products of bf16"
+                                                                           : "",
                   forced && forced[0] ? " (forced by AST_ISA)" : "");
 }
 

@@ -6,7 +6,7 @@
 
 enum timer_phase {
     TIMER_LOAD,   /* weights and datasets */
-    TIMER_LINEAR, /* projections and MLP (first thread; its activation too where threads take slices) */
+    TIMER_LINEAR, /* projections and MLP (first thread), and what is done within: activation; norms of few rows */
     TIMER_ATTN,   /* attention, choosing keys included */
     TIMER_SELECT, /* of which: choosing keys (a part of TIMER_ATTN) */
     TIMER_HEAD,   /* vocabulary projection and loss */

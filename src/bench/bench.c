@@ -277,11 +277,10 @@ static int parts(struct bench *b)
 int bench_run(struct bench *b)
 {
     if (b->out) {
-        fprintf(b->out, "%s%s, %s, %d rank%s x %d thread%s, %d rounds, medians; best: the best round's ratio\n", b->kern.isa,
-                b->kern.has_tiles      ? " with bf16 tiles"
-                : b->kern.has_bf16_dot ? " with bf16 dot products"
-                                       : "",
-                kern_blas_info(), b->ranks, b->ranks > 1 ? "s" : "", b->o.threads, b->o.threads > 1 ? "s" : "", b->o.rounds);
+        const char *by = kern_pairs_by(&b->kern);
+        fprintf(b->out, "%s%s%s, %s, %d rank%s x %d thread%s, %d rounds, medians; best: the best round's ratio\n", b->kern.isa,
+                by ? " with " : "", by ? by : "", kern_blas_info(), b->ranks, b->ranks > 1 ? "s" : "", b->o.threads,
+                b->o.threads > 1 ? "s" : "", b->o.rounds);
         fprintf(b->out, "%-50s %9s %9s  %5s %5s\n", "", "rate", "limit", "ratio", "best");
     }
     b->dry = true;

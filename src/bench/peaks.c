@@ -11,10 +11,7 @@ static int peak_row(struct bench *b, enum kern_dtype t, int threads)
 {
     double x[BENCH_ROUNDS];
     struct bench_row r = {.part = "peak", .unit = "FLOP/s"};
-    const char *name = t == KERN_F32          ? "f32 multiply-adds"
-                       : b->kern.has_tiles    ? "bf16 tiles"
-                       : b->kern.has_bf16_dot ? "bf16 dot products"
-                                              : "bf16, widened";
+    const char *by = kern_pairs_by(&b->kern), *name = t == KERN_F32 ? "f32 multiply-adds" : by ? by : "bf16, widened";
     kern_threads(threads);
     for (int i = 0; i < b->o.rounds; i++)
         x[i] = bench_peak(b, t, 0.03, NULL);

@@ -11,7 +11,7 @@
 #include "sched/work.h"
 
 static const char *const phase_about[TIMER_PHASES] = {
-    [TIMER_LOAD] = "reading weights and datasets",        [TIMER_LINEAR] = "projections and MLP",
+    [TIMER_LOAD] = "reading weights and datasets",        [TIMER_LINEAR] = "projections and MLP; norms of few rows",
     [TIMER_ATTN] = "attention, choosing keys included",   [TIMER_SELECT] = "of attention: choosing keys",
     [TIMER_HEAD] = "vocabulary projection and loss",      [TIMER_OTHER] = "norms, rotary embedding, copies",
     [TIMER_COMM] = "inside MPI, within a group",          [TIMER_IO] = "durable files",
